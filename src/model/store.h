@@ -1,0 +1,76 @@
+/* store.h - models on disk: safetensors files, model directories, the reference's .pth.
+ *
+ * A reader maps files and hands out tensors as they lie there; a writer never leaves half a file.
+ * Every file is hostile: offsets, shapes and counts are checked before use. */
+#ifndef RP_MODEL_STORE_H
+#define RP_MODEL_STORE_H
+
+#include "base/file.h"
+#include "model/shape.h"
+
+typedef struct {
+  const char *name;
+  rp_dtype dtype;
+  int ndim;
+  int64_t dims[4];
+  int64_t strides[4];   /* in elements; C order unless a view in a .pth */
+  const uint8_t *data;  /* inside a mapping or an unpacked storage; valid while the store is open */
+} rp_view;
+
+typedef struct rp_store rp_store;
+/* Opens a model directory, a checkpoint (its folder), a run directory (its latest checkpoint), a
+ * single .safetensors file or a reference .pth. RP_BAD_DATA names the file and the first thing
+ * wrong. */
+rp_status rp_store_open(rp_store **s, const char *path, rp_error *err);
+void rp_store_close(rp_store *s); /* NULL is fine */
+int rp_store_count(const rp_store *s);
+const rp_view *rp_store_at(const rp_store *s, int i);
+const rp_view *rp_store_find(const rp_store *s, const char *name); /* NULL when absent */
+/* The folder or file that was really opened (a run directory resolves to its latest). */
+const char *rp_store_path(const rp_store *s);
+/* The configuration that came along (config.yaml, or the map inside a .pth) with `words` laid over
+ * it; *c is NULL when there is none and no word says it. */
+rp_status rp_store_config(const rp_store *s, const char *const *words, size_t n, rp_config **c,
+                          rp_error *err);
+/* Model settings from what the store knows: shapes first (d, N, V, f, apply_re), then its
+ * configuration, then words. Asks by name for what is still unknown. */
+rp_status rp_store_model(const rp_store *s, const char *const *words, size_t n,
+                         rp_model_settings *m, rp_error *err);
+/* Checks that the store holds every tensor of `shape` with its dimensions, and nothing unknown (a
+ * tied head's copy is fine if equal in shape; `_orig_mod.` is stripped; a separate fgate_proj is
+ * appended to in_proj). Names the first that does not fit. */
+rp_status rp_store_check(const rp_store *s, const rp_shape *shape, rp_error *err);
+/* Copies the named logical tensor, in C order, converted to float32. */
+rp_status rp_store_get_f32(const rp_store *s, const rp_param *p, float *out, rp_error *err);
+/* The same elements straight from the file when it holds `dtype` in C order, else NULL. */
+const void *rp_store_direct(const rp_store *s, const rp_param *p, rp_dtype dtype);
+/* Optimizer state and step of a .pth or checkpoint: which = "exp_avg", "exp_avg_sq" or
+ * "momentum_buffer". has is false when the store carries none. */
+rp_status rp_store_moment_f32(const rp_store *s, const rp_shape *shape, const rp_param *p,
+                              const char *which, float *out, bool *has, rp_error *err);
+/* Adam's step counter and the loop's step, -1 where unknown. */
+void rp_store_steps(const rp_store *s, int64_t *adam, int64_t *step);
+
+/* Tensor source for writers: fills out (C order, `dtype`) with logical tensor p. */
+typedef rp_status (*rp_pull)(void *ctx, const rp_param *p, rp_dtype dtype, void *out,
+                             rp_error *err);
+/* Writes PATH (.safetensors; sharded with an index when above shard_bytes; 0 = 5 GB). Tensor names
+ * get `prefix` in front ("" or e.g. "exp_avg."). Atomic and durable per file. */
+rp_status rp_safetensors_write(const char *path, const rp_shape *shape, rp_dtype dtype,
+                               const char *prefix, uint64_t shard_bytes, rp_pull pull, void *ctx,
+                               rp_error *err);
+
+/* ratplus convert: IN (anything rp_store_open reads) to OUT (a model directory, a .pth when OUT
+ * ends in .pth). dtype -1 keeps the file's. */
+typedef struct {
+  int dtype;                 /* rp_dtype, or -1 */
+  const char *tokenizer;     /* copied along; NULL */
+  bool with_optimizer;
+  const char *const *words;  /* key=value */
+  size_t n_words;
+  bool overwrite;
+} rp_convert_settings;
+rp_status rp_store_convert(const char *in, const char *out, const rp_convert_settings *o,
+                           rp_error *err);
+
+#endif
