@@ -9,6 +9,12 @@
 typedef enum { RP_GROUP_MATRIX = 0, RP_GROUP_VECTOR = 1 } rp_group;
 typedef enum { RP_ROLE_EMBED, RP_ROLE_LINEAR, RP_ROLE_ONE, RP_ROLE_ZERO } rp_role; /* initial values */
 
+/* Places of a tensor inside its unit (rp_param.slot); a bias exists only with LayerNorm. */
+enum { RP_SLOT_IN = 0, RP_SLOT_NORM1, RP_SLOT_NORM1_BIAS, RP_SLOT_OUT, RP_SLOT_FC1, RP_SLOT_FC2,
+       RP_SLOT_NORM2, RP_SLOT_NORM2_BIAS, RP_SLOTS };                        /* units 1..N */
+enum { RP_SLOT_EMBED = 0 };                                                  /* unit 0 */
+enum { RP_SLOT_LAST_NORM = 0, RP_SLOT_LAST_NORM_BIAS = 1, RP_SLOT_HEAD = 2 }; /* unit N+1 */
+
 typedef struct {
   char name[96];      /* "backbone.layers.3.seq_layer.in_proj.weight" */
   int64_t rows, cols; /* vectors: rows = length, cols = 1 and ndim = 1 */

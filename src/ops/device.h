@@ -1,0 +1,72 @@
+/* device.h - devices, their memory and their queues.
+ *
+ * A device owns memory that the host must not touch: its addresses are rp_ptr, a struct the host
+ * cannot dereference. Work is put on a queue and runs in order; the host learns the outcome in
+ * rp_wait, the only blocking call. An error in an op is sticky: later ops of the queue do nothing and
+ * rp_wait returns the first sentence. One queue is one thread's at a time.
+ *
+ * Devices: cpu (the fastest level of this processor, oneDNN for products), ref (the cpu held at plain
+ * C), ref64 (the plain C in double: every "float32" tensor is float64, for central differences), guard
+ * (a cpu whose memory is PROT_NONE outside an op and whose ops run late, in rp_wait or when its list
+ * is full, so that nothing above can lean on host memory or on order). */
+#ifndef RP_OPS_DEVICE_H
+#define RP_OPS_DEVICE_H
+
+#include "base/dtype.h"
+#include "base/mem.h"
+
+typedef struct { uintptr_t at; } rp_ptr; /* 0: none */
+typedef struct { rp_ptr p; rp_dtype dtype; } rp_tensor;
+
+static inline rp_ptr rp_ptr_add(rp_ptr p, size_t bytes) {
+  return (rp_ptr){p.at ? p.at + bytes : 0};
+}
+static inline rp_tensor rp_tensor_at(rp_tensor t, int64_t elements) {
+  return (rp_tensor){rp_ptr_add(t.p, (size_t)elements * (size_t)rp_dtype_bytes(t.dtype)), t.dtype};
+}
+
+typedef enum { RP_DEVICE_CPU, RP_DEVICE_REF, RP_DEVICE_REF64, RP_DEVICE_GUARD } rp_device_kind;
+typedef struct rp_device rp_device;
+typedef struct rp_queue rp_queue;
+
+rp_status rp_device_open(rp_device **d, rp_device_kind kind, rp_error *err);
+void rp_device_close(rp_device *d); /* all memory and queues must be gone; NULL is fine */
+const char *rp_device_name(const rp_device *d);
+/* What "float32" means here: RP_F32, and RP_F64 on ref64. Called `real` in comments. */
+rp_dtype rp_device_real(const rp_device *d);
+
+/* Zeroed device memory, 64-byte aligned. `what` is for the error. */
+rp_status rp_device_alloc(rp_device *d, size_t bytes, const char *what, rp_ptr *out, rp_error *err);
+void rp_device_free(rp_device *d, rp_ptr p); /* none is fine; its queues must be idle */
+/* Bytes of device memory in use, and the most ever. */
+size_t rp_device_bytes(const rp_device *d);
+size_t rp_device_peak(const rp_device *d);
+
+rp_status rp_queue_open(rp_queue **q, rp_device *d, rp_error *err);
+void rp_queue_close(rp_queue *q); /* waits; NULL is fine */
+rp_device *rp_queue_device(const rp_queue *q);
+/* Scratch that the ops of this queue share; grows only here (never inside a step). */
+rp_status rp_queue_reserve(rp_queue *q, size_t bytes, rp_error *err);
+
+/* Host to device; src may be reused at once. Device to host; dst is valid after rp_wait. */
+void rp_upload(rp_queue *q, rp_ptr dst, const void *src, size_t bytes);
+void rp_download(rp_queue *q, void *dst, rp_ptr src, size_t bytes);
+/* The same for n elements, converted between host elements of `host` and the tensor's dtype (any of
+ * F32, F64, BF16), so that the host speaks float32 on every device. */
+void rp_upload_as(rp_queue *q, rp_tensor dst, const void *src, rp_dtype host, int64_t n);
+void rp_download_as(rp_queue *q, void *dst, rp_dtype host, rp_tensor src, int64_t n);
+
+/* Runs everything put so far. The first error of the queue, which stays. */
+rp_status rp_wait(rp_queue *q, rp_error *err);
+/* An error found by the host while it puts work (bad shape): made sticky as an op's would be. */
+void rp_queue_fail(rp_queue *q, rp_status st, const char *fmt, ...) RP_PRINTF(3, 4);
+
+/* Records the ops put between begin and end (they run as usual; uploads and downloads are not
+ * part), and puts them again with the same arguments. Free with rp_tape_free. */
+typedef struct rp_tape rp_tape;
+rp_status rp_record_begin(rp_queue *q, rp_error *err);
+rp_status rp_record_end(rp_queue *q, rp_tape **tape, rp_error *err);
+void rp_replay(rp_queue *q, const rp_tape *tape);
+void rp_tape_free(rp_tape *tape);
+
+#endif
