@@ -1,0 +1,64 @@
+/* net.h - the network: one forward and one explicit backward over units, for any device.
+ *
+ * A net owns activations and the plans (patterns) it was given; weights are arguments. Everything it
+ * does is put on its queue; nothing here waits but rp_net_open. One thread's at a time. */
+#ifndef RP_MODEL_NET_H
+#define RP_MODEL_NET_H
+
+#include "model/params.h"
+
+typedef struct rp_net rp_net;
+
+typedef struct {
+  int batch, T;      /* sequences of a call and tokens of each, at most */
+  rp_dtype dtype;    /* RP_F32 (real of the device) or RP_BF16 */
+  bool train;        /* keeps what backward reads */
+  bool recompute;    /* keeps only each layer's input and makes the rest again in backward */
+} rp_net_opts;
+
+/* Bytes by group, without allocating (spec: `info` tells before a run starts). */
+typedef struct {
+  size_t acts;    /* what forward keeps for backward */
+  size_t tmp;     /* the net's own work buffers */
+  size_t scratch; /* the queue's scratch, largest op */
+  size_t tables;  /* RoPE, rows, plans */
+} rp_net_bytes;
+rp_status rp_net_plan(const rp_device *d, const rp_model_settings *m, const rp_net_opts *o,
+                      rp_net_bytes *out, rp_error *err);
+
+rp_status rp_net_open(rp_net **net, rp_queue *q, const rp_model_settings *m, const rp_net_opts *o,
+                      rp_error *err);
+void rp_net_close(rp_net *net); /* NULL is fine; the queue must be idle */
+
+/* Adds a pattern for all layers; *plan is its number. Plan 0 is dense and always there. */
+rp_status rp_net_add_plan(rp_net *net, const rp_pats *pats, int *plan, rp_error *err);
+
+/* One micro-batch: forward, loss, and with grad backward. ids and labels: int32 [batch, T] on the
+ * device. loss: rp_loss on the device, added to. */
+typedef struct {
+  int batch, T, plan;
+  bool grad;
+  double weight;   /* of this micro-batch's mean loss: 1 / accumulation */
+  rp_ptr ids, labels, loss;
+} rp_pass;
+rp_status rp_net_pass(rp_net *net, const rp_weights *w, const rp_pass *p, rp_error *err);
+
+/* Forward only, then pick (rp_pick_args): lse, logit of wanted[batch,T], best for every position;
+ * any output may be none. */
+typedef struct {
+  int batch, T, plan;
+  rp_ptr ids, wanted, lse, logit, best;
+} rp_net_pick;
+rp_status rp_net_score(rp_net *net, const rp_weights *w, const rp_net_pick *p, rp_error *err);
+
+/* Forward only: the final normed rows [batch*T, d] (compute), valid until the next call; times the
+ * head they are the logits. For tests. */
+rp_status rp_net_hidden(rp_net *net, const rp_weights *w, int batch, int T, int plan, rp_ptr ids,
+                        rp_tensor *x, rp_error *err);
+
+/* Floating point operations of one forward pass over `batch` sequences of T, by part (model.md 2, a
+ * multiply-add is 2), attention by counting the pattern. Backward is twice the forward. */
+typedef struct { double products, attention, head; } rp_flops;
+rp_flops rp_net_flops(const rp_model_settings *m, const rp_pats *pats, int64_t batch, int64_t T);
+
+#endif
