@@ -20,7 +20,7 @@ typedef struct {
   int64_t rows, cols; /* vectors: rows = length, cols = 1 and ndim = 1 */
   int ndim;           /* 1 or 2 */
   int unit;           /* 0 embedding, 1+i layer i, N+1 last norm and untied head */
-  int slot;           /* index inside its unit, as the kinds of layer know it */
+  int slot;           /* RP_SLOT_*: its place inside its unit */
   rp_group group;     /* matrices are kept in the computed dtype, vectors in float32 */
   rp_role role;
   int64_t offset;     /* elements before it in the flat buffer of its group */
@@ -39,7 +39,10 @@ typedef struct {
 rp_status rp_shape_make(rp_shape *s, const rp_model_settings *m, rp_error *err);
 void rp_shape_free(rp_shape *s);
 const rp_param *rp_shape_find(const rp_shape *s, const char *name); /* NULL when absent */
-/* Rows of the mixer's in_proj: o, q, k, x, g. */
+/* The tensor at a slot of a unit; NULL when this model has none there. */
+const rp_param *rp_shape_at(const rp_shape *s, int unit, int slot);
+/* Rows of the mixer's in_proj, in this order: o [H*h], q [H*h], k [Hk*h], x [Hk*h] and, with
+ * apply_re, g [Hk*h]. */
 int64_t rp_in_proj_rows(const rp_model_settings *m);
 
 #endif
