@@ -23,11 +23,21 @@ typedef struct {
 } rp_cpu_info;
 const rp_cpu_info *rp_cpu(void); /* read once */
 
-int rp_threads(void); /* as set by rp_threads_set (public); its default otherwise */
+/* Threads in force: as set by rp_threads_set (public); its default otherwise. Parallel regions say
+ * num_threads(rp_threads()); nothing sets OpenMP's own defaults. */
+int rp_threads(void);
+/* What rp_threads_set(0) comes to, computed anew (affinity and cgroup may have changed). */
+int rp_threads_default(void);
+
+/* The tightest cgroup limits of this process (v1 and v2), 0 where there is none. `root` is put in
+ * front of /proc and /sys; "" except in tests. */
+void rp_cgroup_limits(const char *root, double *cpus, uint64_t *memory);
 
 /* Memory that a new run may count on: free physical memory, capped by the cgroup. */
 uint64_t rp_memory_available(void);
-/* Anonymous memory of this process now, and its peak as far as the kernel tells (VmHWM-based). */
+/* Anonymous memory of this process now (RssAnon), and its peak as far as the kernel tells: VmHWM
+ * less the file pages resident now. Both 0 where /proc is missing. */
 uint64_t rp_memory_anonymous(void);
+uint64_t rp_memory_anonymous_peak(void);
 
 #endif

@@ -1,0 +1,21 @@
+# What can be chosen. Every library but OpenMP can be left out.
+option(RATPLUS_CORE "Leave out every optional library (a cluster node without root)" OFF)
+option(RATPLUS_WERROR "Warnings are errors" OFF)
+option(RATPLUS_TESTS "Build the tests (needs cmocka)" ON)
+option(RATPLUS_FUZZ "Build the fuzz targets (needs clang)" OFF)
+option(RATPLUS_COVERAGE "Count executed lines" OFF)
+set(RATPLUS_SANITIZE "" CACHE STRING "Sanitizers, as -fsanitize= takes them (address,undefined)")
+
+set(RATPLUS_LIBRARY_NAMES ONEDNN SENTENCEPIECE YAML ZLIB ZSTD ZIP)
+foreach(name IN LISTS RATPLUS_LIBRARY_NAMES)
+  set(RATPLUS_WITH_${name} AUTO CACHE STRING "AUTO, ON (absence is an error) or OFF")
+  set_property(CACHE RATPLUS_WITH_${name} PROPERTY STRINGS AUTO ON OFF)
+endforeach()
+
+set(RATPLUS_SANITIZE_FLAGS "")
+if(RATPLUS_SANITIZE)
+  list(APPEND RATPLUS_SANITIZE_FLAGS -fsanitize=${RATPLUS_SANITIZE} -fno-sanitize-recover=all)
+endif()
+if(RATPLUS_COVERAGE)
+  list(APPEND RATPLUS_SANITIZE_FLAGS --coverage)
+endif()

@@ -1,0 +1,22 @@
+# tests/test_*.c: one file, one program. They see the library's inside, so they link the static one.
+file(GLOB test_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/tests/test_*.c)
+find_path(RATPLUS_CMOCKA_INCLUDE cmocka.h)
+find_library(RATPLUS_CMOCKA_LIBRARY cmocka)
+mark_as_advanced(RATPLUS_CMOCKA_INCLUDE RATPLUS_CMOCKA_LIBRARY)
+set(RATPLUS_TESTS_LINE "off")
+if(RATPLUS_TESTS AND RATPLUS_CMOCKA_INCLUDE AND RATPLUS_CMOCKA_LIBRARY)
+  set(RATPLUS_TESTS_LINE "on")
+  foreach(source IN LISTS test_sources)
+    get_filename_component(name ${source} NAME_WE)
+    add_executable(${name} ${source})
+    target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR}/tests)
+    target_include_directories(${name} SYSTEM PRIVATE ${RATPLUS_CMOCKA_INCLUDE})
+    target_compile_definitions(${name} PRIVATE CHECK_SOURCE_DIR="${PROJECT_SOURCE_DIR}"
+                               CHECK_BINARY_DIR="${PROJECT_BINARY_DIR}")
+    target_link_libraries(${name} PRIVATE ratplus_flags ratplus_static ${RATPLUS_CMOCKA_LIBRARY})
+    set_target_properties(${name} PROPERTIES LINKER_LANGUAGE ${RATPLUS_LINKER_LANGUAGE}
+      RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests)
+  endforeach()
+elseif(RATPLUS_TESTS)
+  set(RATPLUS_TESTS_LINE "off: cmocka not found (Debian package libcmocka-dev)")
+endif()
