@@ -42,23 +42,68 @@ rp_status rp_store_model(const rp_store *s, const char *const *words, size_t n,
 rp_status rp_store_check(const rp_store *s, const rp_shape *shape, rp_error *err);
 /* Copies the named logical tensor, in C order, converted to float32. */
 rp_status rp_store_get_f32(const rp_store *s, const rp_param *p, float *out, rp_error *err);
-/* The same elements straight from the file when it holds `dtype` in C order, else NULL. */
+/* The same elements straight from the file when it holds `dtype` in C order at a multiple of 64
+ * bytes, else NULL. */
 const void *rp_store_direct(const rp_store *s, const rp_param *p, rp_dtype dtype);
 /* Optimizer state and step of a .pth or checkpoint: which = "exp_avg", "exp_avg_sq" or
  * "momentum_buffer". has is false when the store carries none. */
 rp_status rp_store_moment_f32(const rp_store *s, const rp_shape *shape, const rp_param *p,
                               const char *which, float *out, bool *has, rp_error *err);
-/* Adam's step counter and the loop's step, -1 where unknown. */
+/* Adam's step counter and the number of finished iterations, -1 where unknown. */
 void rp_store_steps(const rp_store *s, int64_t *adam, int64_t *step);
+/* Path of the tokenizer.model beside the weights; NULL when there is none. */
+const char *rp_store_tokenizer(const rp_store *s);
+/* Whether the configuration or the words say what to see: a dilation_size or joint_train. Without
+ * either a model runs only with a pattern given (interface.md). */
+rp_status rp_store_pattern_known(const rp_store *s, const char *const *words, size_t n,
+                                 bool *known, rp_error *err);
+
+/* Dtype of the file's tensor; RP_F32 when it is absent. */
+rp_dtype rp_store_dtype(const rp_store *s, const rp_param *p);
 
 /* Tensor source for writers: fills out (C order, `dtype`) with logical tensor p. */
 typedef rp_status (*rp_pull)(void *ctx, const rp_param *p, rp_dtype dtype, void *out,
                              rp_error *err);
-/* Writes PATH (.safetensors; sharded with an index when above shard_bytes; 0 = 5 GB). Tensor names
- * get `prefix` in front ("" or e.g. "exp_avg."). Atomic and durable per file. */
+/* Tensors of one kind that go into a file. */
+typedef struct {
+  const rp_shape *shape;
+  const char *prefix; /* in front of every name: "" or e.g. "exp_avg." */
+  rp_dtype dtype;
+  const rp_dtype *dtypes; /* [shape->n], instead of dtype; NULL */
+  rp_pull pull;
+  void *ctx;
+} rp_tensor_set;
+/* Writes PATH (.safetensors) with all the sets; above shard_bytes (0 = 5 GB) sharded as
+ * STEM-00001-of-0000N.safetensors with PATH.index.json, which is written last. Streams one tensor
+ * at a time; atomic and durable per file. */
+rp_status rp_safetensors_write_sets(const char *path, const rp_tensor_set *sets, int n,
+                                    uint64_t shard_bytes, rp_error *err);
+/* The same for one set. */
 rp_status rp_safetensors_write(const char *path, const rp_shape *shape, rp_dtype dtype,
                                const char *prefix, uint64_t shard_bytes, rp_pull pull, void *ctx,
                                rp_error *err);
+
+/* What a .pth carries beside its tensors. */
+typedef struct {
+  bool tied;                    /* the head shares the embedding's storage */
+  const char *config_json;      /* becomes plain dicts; NULL: none */
+  int64_t step;                 /* finished iterations; the file says step - 1 as the reference */
+  int64_t adam;                 /* Adam's counter of every tensor's state */
+  const rp_tensor_set *moments; /* prefix "exp_avg." ...; float32 */
+  int n_moments;                /* 0: no optimizer state */
+  const rp_optim_settings *optim; /* for param_groups; NULL: the defaults of AdamW */
+} rp_pth_extra;
+/* Writes a file that torch.load(weights_only=True) reads: a zip (stored entries, data at multiples
+ * of 64 bytes) of a protocol 2 pickle, keys task, config, step, optimizer, lr_scheduler,
+ * resume_kwargs. Atomic and durable. */
+rp_status rp_pth_write(const char *path, const rp_tensor_set *weights, const rp_pth_extra *extra,
+                       rp_error *err);
+
+/* The configuration of a model directory: the model and task sections, from which rp_store_model
+ * reads the same settings back (free with rp_free). Without pattern_known D, W, I and joint_train
+ * are left out. */
+rp_status rp_model_settings_json(const rp_model_settings *m, bool pattern_known, char **text,
+                                 rp_error *err);
 
 /* ratplus convert: IN (anything rp_store_open reads) to OUT (a model directory, a .pth when OUT
  * ends in .pth). dtype -1 keeps the file's. */
