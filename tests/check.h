@@ -12,6 +12,7 @@
 #ifndef RP_CHECK_H
 #define RP_CHECK_H
 
+#include <locale.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -119,8 +120,9 @@ CHECK_MAYBE static const char *check_source(const char *name) {
 
 CHECK_MAYBE static void check_begin(int argc, char **argv) {
   if (argc > 1) cmocka_set_test_filter(argv[1]);
+  setvbuf(stdout, NULL, _IOLBF, 0); /* a sanitizer's end must not take the report with it */
+  setlocale(LC_NUMERIC, "");
   printf("# %s SEED=%llu\n", argv[0], (unsigned long long)check_seed());
-  fflush(stdout);
 }
 
 #define CHECK_MAIN(tests) \
