@@ -1,0 +1,23 @@
+/* drivers.h - what one build of the sources in kern/ defines: for every op of RP_OPS the driver
+ * rp_<op>_<level>, and for those that need scratch rp_<op>_scratch_<level>, which looks at shapes and
+ * at c->threads only. Drivers check the dtypes they are given and fail through c->err; shapes are
+ * the caller's promise. */
+#ifndef RP_OPS_CPU_KERN_DRIVERS_H
+#define RP_OPS_CPU_KERN_DRIVERS_H
+
+#include "ops/cpu/kern.h"
+
+#define RP_DRIVER(name) RP_LEVEL_NAME(rp_##name)
+#define RP_SCRATCH(name) RP_LEVEL_NAME(rp_##name##_scratch)
+
+#define RP_X(name) void RP_DRIVER(name)(rp_cpu_ctx *c, const void *args);
+RP_OPS(RP_X)
+#undef RP_X
+
+#define RP_SCRATCH_OPS(X) \
+  X(norm_bwd) X(gate) X(gate_bwd) X(attend) X(attend_bwd) X(head_loss) X(pick) X(sumsq)
+#define RP_X(name) size_t RP_SCRATCH(name)(const rp_cpu_ctx *c, const void *args);
+RP_SCRATCH_OPS(RP_X)
+#undef RP_X
+
+#endif
