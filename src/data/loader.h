@@ -6,7 +6,16 @@
 #define RP_DATA_LOADER_H
 
 #include "base/file.h"
+#include "base/rng.h"
 #include "config/settings.h"
+
+/* PATH.json beside a token file; -1 for what it does not say. Unknown keys are ignored. */
+typedef struct {
+  bool found;
+  int64_t num_bytes, vocab_size, eos, tokens;
+} rp_sidecar;
+/* A missing sidecar is found = false; one that cannot be read is RP_BAD_DATA. */
+rp_status rp_sidecar_read(rp_sidecar *s, const char *tokens_path, rp_error *err);
 
 typedef struct {
   rp_map map;
@@ -15,8 +24,9 @@ typedef struct {
   bool is_signed;   /* SFT files */
   int64_t tokens;
 } rp_tokens;
-/* Opens and checks size and sidecar (PATH.json, where there is one: a contradicting num_bytes or
- * vocab_size is RP_BAD_DATA). V > 0: every id is checked against it as it is read. */
+/* Opens and checks size and sidecar (PATH.json, where there is one: a contradicting num_bytes,
+ * vocab_size or number of tokens is RP_BAD_DATA). num_bytes 0: as the sidecar says. V > 0: every
+ * id is checked against it as it is read. */
 rp_status rp_tokens_open(rp_tokens *t, const char *path, int num_bytes, bool is_signed, int V,
                          rp_error *err);
 void rp_tokens_close(rp_tokens *t);
@@ -24,6 +34,16 @@ void rp_tokens_close(rp_tokens *t);
  * [lo, V). V 0: not checked. */
 rp_status rp_tokens_get(const rp_tokens *t, int64_t from, int64_t n, int32_t lo, int32_t V,
                         int32_t *out, rp_error *err);
+/* The id at `at` (0 <= at < tokens), not checked. */
+int64_t rp_tokens_id(const rp_tokens *t, int64_t at);
+/* Looks for ids outside [lo, V) among [from, from+n): all of them up to 32 Mi ids, beyond that
+ * evenly spread pieces of as many (what is read later is checked then). */
+rp_status rp_tokens_scan(const rp_tokens *t, int64_t from, int64_t n, int32_t lo, int32_t V,
+                         rp_error *err);
+
+/* One number of [0, n), n > 0, as PyTorch's randint draws it on the CPU: next32 mod n below 2^28,
+ * else (next32 * 2^32 + next32) mod n. */
+uint64_t rp_loader_draw(rp_mt19937 *m, uint64_t n);
 
 typedef struct rp_loader rp_loader;
 /* Opens the files of `s` for share `share` of `shares`. Fails before the first step when there are
