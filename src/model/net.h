@@ -56,9 +56,4 @@ rp_status rp_net_score(rp_net *net, const rp_weights *w, const rp_net_pick *p, r
 rp_status rp_net_hidden(rp_net *net, const rp_weights *w, int batch, int T, int plan, rp_ptr ids,
                         rp_tensor *x, rp_error *err);
 
-/* Floating point operations of one forward pass over `batch` sequences of T, by part (model.md 2, a
- * multiply-add is 2), attention by counting the pattern. Backward is twice the forward. */
-typedef struct { double products, attention, head; } rp_flops;
-rp_flops rp_net_flops(const rp_model_settings *m, const rp_pats *pats, int64_t batch, int64_t T);
-
 #endif
