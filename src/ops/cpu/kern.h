@@ -31,6 +31,9 @@ typedef size_t (*rp_cpu_scratch)(const rp_cpu_ctx *c, const void *args);
 typedef struct {
   rp_cpu_op run[RP_OP_COUNT];
   rp_cpu_scratch scratch[RP_OP_COUNT]; /* NULL: none */
+  /* The level's own product, for ctx.gemm where there is no library. */
+  void (*gemm)(rp_cpu_ctx *c, const rp_gemm_args *a, size_t used);
+  size_t (*gemm_scratch)(const rp_cpu_ctx *c, const rp_gemm_args *a);
 } rp_cpu_table;
 
 extern const rp_cpu_table rp_cpu_table_ref, rp_cpu_table_ref64;
@@ -50,6 +53,9 @@ typedef double rp_real;
 typedef float rp_real;
 #define RP_REAL RP_F32
 #endif
+/* The level's own product; its scratch begins `used` bytes into c->scratch. */
+void RP_LEVEL_NAME(rp_gemm_plain)(rp_cpu_ctx *c, const rp_gemm_args *a, size_t used);
+size_t RP_LEVEL_NAME(rp_gemm_plain_scratch)(const rp_cpu_ctx *c, const rp_gemm_args *a);
 #endif
 
 #endif

@@ -15,7 +15,7 @@ RP_OPS(RP_X)
 #undef RP_X
 
 #define RP_SCRATCH_OPS(X) \
-  X(norm_bwd) X(gate) X(gate_bwd) X(attend) X(attend_bwd) X(head_loss) X(pick) X(sumsq)
+  X(gemm) X(norm_bwd) X(gate) X(gate_bwd) X(attend) X(attend_bwd) X(head_loss) X(pick) X(sumsq)
 #define RP_X(name) size_t RP_SCRATCH(name)(const rp_cpu_ctx *c, const void *args);
 RP_SCRATCH_OPS(RP_X)
 #undef RP_X

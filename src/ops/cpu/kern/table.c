@@ -1,0 +1,27 @@
+/* table.c - the ops of this level, by their place in RP_OPS. An op joins with one line below. */
+#include "ops/cpu/kern/drivers.h"
+
+/* X: an op; S: an op with a scratch function (drivers.h lists those too). */
+#define RP_KERNELS(X, S) \
+  X(zero) \
+  X(cast) \
+  S(gemm) \
+  X(embed) \
+  X(embed_bwd) \
+  X(norm) \
+  S(norm_bwd) \
+  X(rope) \
+  X(ogate) \
+  X(ogate_bwd) \
+  X(act) \
+  X(act_bwd)
+
+#define RP_NONE(name)
+#define RP_RUN_AT(name) [RP_OP_##name] = RP_DRIVER(name),
+#define RP_SCRATCH_AT(name) [RP_OP_##name] = RP_SCRATCH(name),
+const rp_cpu_table RP_LEVEL_NAME(rp_cpu_table) = {
+    .run = {RP_KERNELS(RP_RUN_AT, RP_RUN_AT)},
+    .scratch = {RP_KERNELS(RP_NONE, RP_SCRATCH_AT)},
+    .gemm = RP_LEVEL_NAME(rp_gemm_plain),
+    .gemm_scratch = RP_LEVEL_NAME(rp_gemm_plain_scratch),
+};
