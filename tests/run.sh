@@ -109,7 +109,11 @@ run_one() {
             echo "skip $name/$what" ;;
       fail) f=$((f + 1))
             echo "FAIL $name/$what"
-            if [ "$reader" = read_cmocka ]; then show_case "$log" "$what"; else tail -n 40 "$log" | sed 's/^/    /'; fi
+            if [ "$reader" = read_cmocka ]; then
+              show_case "$log" "$what"
+            else
+              tail -n 40 "$log" | sed 's/^/    /'
+            fi
             repeat_line "$name/$what" ;;
     esac
   done < <($reader "$log")
@@ -121,7 +125,7 @@ run_one() {
           echo "skip $name" ;;
     esac
   fi
-  if [ $status != 0 ] && [ $f = 0 ] && [ $((p + s)) = 0 -o $status != 77 ]; then
+  if [ $status != 0 ] && [ $f = 0 ] && { [ $status != 77 ] || [ $s = 0 ]; }; then
     f=1
     if [ $status = 124 ]; then what="ran past ${CHECK_TIMEOUT:-900} s"; else what="exit $status"; fi
     echo "FAIL $name ($what)"
@@ -151,7 +155,7 @@ for program in "$build"/tests/test_* "$build"/tests/fuzz_*; do
   if [ "${name#fuzz_}" != "$name" ]; then
     [ -z "$cases" ] && run_one "$name" read_tap "$program" "$here/tests/fuzz/corpus/${name#fuzz_}"
   else
-    run_one "$name" read_cmocka "$program" $cases
+    run_one "$name" read_cmocka "$program" ${cases:+"$cases"}
   fi
 done
 

@@ -45,7 +45,12 @@ RP_API const char *rp_version(void);
 /* Several lines: version, commit, features and the libraries built in; static. */
 RP_API const char *rp_build_info(void);
 
-typedef enum { RP_LOG_DEBUG = 0, RP_LOG_INFO = 1, RP_LOG_NOTICE = 2, RP_LOG_WARNING = 3 } rp_log_level;
+typedef enum {
+  RP_LOG_DEBUG = 0,
+  RP_LOG_INFO = 1,
+  RP_LOG_NOTICE = 2,
+  RP_LOG_WARNING = 3
+} rp_log_level;
 typedef void (*rp_log_fn)(void *ctx, rp_log_level level, const char *line);
 /* Sends the library's messages of at least `level` to fn, from any thread, one line a call without
  * a newline. fn NULL (the default) is silence. Process-wide. */

@@ -13,12 +13,12 @@ void rp_cpu_cap(rp_cpu_level cap); /* tests and benchmarks: caps further; RP_CPU
 const char *rp_cpu_level_name(rp_cpu_level level);
 
 typedef struct {
-  char name[64];                    /* as the processor calls itself */
+  char name[64]; /* as the processor calls itself */
   char vendor[16];
   int family, model;
   int avx2, avx512, avx512_bf16, amx_bf16;
-  int cores, affinity_cores;        /* physical cores, and of the affinity mask */
-  double cgroup_cpus;               /* cpu.max; 0 without a limit */
+  int cores, affinity_cores;                 /* physical cores, and of the affinity mask */
+  double cgroup_cpus;                        /* cpu.max; 0 without a limit */
   uint64_t memory_bytes, memory_limit_bytes; /* physical; the cgroup's limit or 0 */
 } rp_cpu_info;
 const rp_cpu_info *rp_cpu(void); /* read once */

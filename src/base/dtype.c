@@ -1,8 +1,8 @@
 #include "base/dtype.h"
 
 const char *rp_dtype_name(rp_dtype t) {
-  static const char *const names[] = {"float32", "bfloat16", "float64", "float16", "int32",
-                                      "int64"};
+  static const char *const names[] = {"float32", "bfloat16", "float64",
+                                      "float16", "int32",    "int64"};
   return names[t];
 }
 

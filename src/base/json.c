@@ -211,8 +211,7 @@ static rp_status parse_word(reader *r, rp_json *node) {
     r->at += n;
     return RP_OK;
   }
-  return complain(r, r->at, "a value is expected here (an object, array, string, number, true, "
-                            "false or null)");
+  return complain(r, r->at, "a value is expected here; none begins like this");
 }
 
 static int by_key(const void *a, const void *b) {
@@ -221,8 +220,8 @@ static int by_key(const void *a, const void *b) {
 
 static rp_status complain_twice(const reader *r, const char *key) {
   char sentence[256];
-  rp_snprintf(sentence, sizeof sentence, "the key \"%.150s\" appears twice in the object that "
-              "ends here", key);
+  rp_snprintf(sentence, sizeof sentence,
+              "the key \"%.150s\" appears twice in the object that ends here", key);
   return complain(r, r->at - 1, sentence);
 }
 
@@ -313,8 +312,13 @@ rp_status rp_json_parse(rp_json_doc **doc, const char *text, size_t len, const c
     st = rp_fail_memory(err, len, what);
     goto fail;
   }
-  reader r = {.doc = d, .text = text, .at = text, .end = text + len, .what = what,
-              .out = d->strings, .err = err};
+  reader r = {.doc = d,
+              .text = text,
+              .at = text,
+              .end = text + len,
+              .what = what,
+              .out = d->strings,
+              .err = err};
   RP_GO(parse_value(&r, &root));
   skip_blanks(&r);
   if (r.at < r.end) {
@@ -349,16 +353,30 @@ const rp_json *rp_json_get(const rp_json *object, const char *key) {
   return item;
 }
 
+/* Bytes at s that a string may hold as they are. */
+static size_t plain_run(const char *s) {
+  const unsigned char *p = (const unsigned char *)s;
+  while (*p >= 0x20 && *p != '"' && *p != '\\') {
+    size_t left = 1;
+    while (left < 4 && p[left]) left++;
+    size_t n = utf8_sequence(p, left);
+    if (!n) break;
+    p += n;
+  }
+  return (size_t)(p - (const unsigned char *)s);
+}
+
 void rp_json_add_string(rp_str *b, const char *s) {
   rp_str_add(b, "\"");
   while (*s) {
-    size_t plain = 0;
-    while ((unsigned char)s[plain] >= 0x20 && s[plain] != '"' && s[plain] != '\\') plain++;
+    size_t plain = plain_run(s);
     rp_str_addn(b, s, plain);
     s += plain;
     if (!*s) break;
     if (*s == '"' || *s == '\\')
       rp_str_addf(b, "\\%c", *s);
+    else if ((unsigned char)*s >= 0x80)
+      rp_str_add(b, "\xEF\xBF\xBD"); /* not UTF-8: U+FFFD, for no JSON text may hold it */
     else if (*s == '\n')
       rp_str_add(b, "\\n");
     else if (*s == '\t')

@@ -8,19 +8,26 @@
 
 #include "base/str.h"
 
-typedef enum { RP_JSON_NULL, RP_JSON_BOOL, RP_JSON_INT, RP_JSON_REAL, RP_JSON_STRING,
-               RP_JSON_ARRAY, RP_JSON_OBJECT } rp_json_type;
+typedef enum {
+  RP_JSON_NULL,
+  RP_JSON_BOOL,
+  RP_JSON_INT,
+  RP_JSON_REAL,
+  RP_JSON_STRING,
+  RP_JSON_ARRAY,
+  RP_JSON_OBJECT
+} rp_json_type;
 
 typedef struct rp_json rp_json;
 struct rp_json {
   rp_json_type type;
-  const char *key;     /* in an object; else NULL */
-  const char *string;  /* UTF-8, NUL-terminated; a \u0000 inside is an error */
-  size_t len;          /* bytes of string */
-  int64_t integer;     /* INT, and BOOL as 0 or 1 */
-  double real;         /* INT too */
+  const char *key;             /* in an object; else NULL */
+  const char *string;          /* UTF-8, NUL-terminated; a \u0000 inside is an error */
+  size_t len;                  /* bytes of string */
+  int64_t integer;             /* INT, and BOOL as 0 or 1 */
+  double real;                 /* INT too */
   const rp_json *child, *next; /* first child; next sibling */
-  size_t count;        /* children */
+  size_t count;                /* children */
 };
 
 typedef struct rp_json_doc rp_json_doc;

@@ -8,8 +8,13 @@
 
 #include <stdint.h>
 
-typedef enum { RP_RNG_INIT = 1, RP_RNG_SHUFFLE = 2, RP_RNG_SAMPLE = 3, RP_RNG_TEST = 4,
-               RP_RNG_BENCH = 5 } rp_rng_purpose;
+typedef enum {
+  RP_RNG_INIT = 1,
+  RP_RNG_SHUFFLE = 2,
+  RP_RNG_SAMPLE = 3,
+  RP_RNG_TEST = 4,
+  RP_RNG_BENCH = 5
+} rp_rng_purpose;
 
 /* Four 32-bit numbers of (seed, purpose, stream, counter). */
 void rp_philox(uint64_t seed, uint32_t purpose, uint64_t stream, uint64_t counter, uint32_t out[4]);
@@ -22,9 +27,9 @@ typedef struct {
 void rp_rng_init(rp_rng *r, uint64_t seed, rp_rng_purpose purpose, uint64_t stream);
 uint32_t rp_rng_u32(rp_rng *r);
 uint64_t rp_rng_u64(rp_rng *r);
-double rp_rng_uniform(rp_rng *r);              /* [0, 1) with 53 bits */
-double rp_rng_normal(rp_rng *r);               /* N(0, 1), Box-Muller */
-uint64_t rp_rng_below(rp_rng *r, uint64_t n);  /* [0, n) without bias; n > 0 */
+double rp_rng_uniform(rp_rng *r);             /* [0, 1) with 53 bits */
+double rp_rng_normal(rp_rng *r);              /* N(0, 1), Box-Muller */
+uint64_t rp_rng_below(rp_rng *r, uint64_t n); /* [0, n) without bias; n > 0 */
 
 typedef struct {
   uint32_t mt[624];

@@ -26,8 +26,7 @@ static void describe(void) {
               "kernels: %s\n"
               "built in: OpenMP %d%s\n"
               "left out: %s",
-              rp_version(), RATPLUS_COMMIT, machine, _OPENMP, RATPLUS_LIBRARIES,
-              RATPLUS_LEFT_OUT);
+              rp_version(), RATPLUS_COMMIT, machine, _OPENMP, RATPLUS_LIBRARIES, RATPLUS_LEFT_OUT);
 }
 
 const char *rp_build_info(void) {
