@@ -41,6 +41,7 @@ class Settings:
     tied: bool = True
     rope: bool = True
     rope_base: float = 10000.0
+    rope_scale: float = 1.0  # position t / scale
     pats: list = field(default_factory=list)
 
     @property
@@ -60,6 +61,7 @@ class Rounding:
     outs: bool = False  # outputs of W_out and W2 rounded before they join the residual
     rope_grads: bool = False  # gradients rounded also where the forward value was rounded
     grads: bool = True  # gradients rounded where they enter a product
+    wide: bool = False  # sums accumulated in float64
     before_rope: bool = False  # recurrent k, v rounded before the rotation too
 
 
@@ -152,7 +154,7 @@ class Model:
         self.s, self.mode = s, mode
         self.low = mode == "bfloat16"
         self.rounding = rounding or Rounding()
-        self.dtype = DTYPES[mode]
+        self.dtype = torch.float64 if self.rounding.wide else DTYPES[mode]
         self.w = {}
         for name, shape, _ in params_of(s):
             t = torch.as_tensor(weights[name]).to(self.dtype).clone().requires_grad_(True)
@@ -192,12 +194,12 @@ class Model:
         raise ValueError(a)
 
     def rotate(self, x):
-        """x [B, T, heads, h]; halves rotate by t·base^(-2i/h). Angles are made in float64."""
+        """x [B, T, heads, h]; halves rotate by (t/scale)·base^(-2i/h). Angles are made in float64."""
         if not self.s.rope:
             return x
         T, h = x.shape[1], x.shape[3]
         i = torch.arange(h // 2, dtype=torch.float64)
-        t = torch.arange(T, dtype=torch.float64)
+        t = torch.arange(T, dtype=torch.float64) / self.s.rope_scale
         angle = t[:, None] * self.s.rope_base ** (-2 * i / h)[None]
         cos = torch.cos(angle).to(x.dtype)[None, :, None]
         sin = torch.sin(angle).to(x.dtype)[None, :, None]
