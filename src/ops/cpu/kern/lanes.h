@@ -6,6 +6,7 @@
 #define RP_OPS_CPU_KERN_LANES_H
 
 #include <math.h>
+#include <omp.h>
 #include <string.h>
 #include "ops/cpu/kern/drivers.h"
 
@@ -74,13 +75,33 @@ static inline bool dtypes(rp_cpu_ctx *c, bool ok, const char *op) {
   return ok;
 }
 
+/* The rows of a call. Rows with a session slot (caches) are not served yet: a sticky error. */
+static inline const rp_row *rows_of(rp_cpu_ctx *c, const rp_rows *r, const char *op) {
+  const rp_row *row = (const rp_row *)r->row.at;
+  for (int32_t i = 0; i < r->count; i++) {
+    const bool inside = row[i].tok >= 0 && row[i].n >= 1 && row[i].n <= r->longest &&
+                        row[i].tok <= r->tokens - row[i].n;
+    if (row[i].slot >= 0 || row[i].pos != 0 || !inside) {
+      rp_fail(c->err, RP_FAIL,
+              "op %s: row %d (token %d, %d tokens, position %d, slot %d) is not a whole sequence "
+              "of the call's %d tokens; this device only runs whole sequences without a cache",
+              op, (int)i, (int)row[i].tok, (int)row[i].n, (int)row[i].pos, (int)row[i].slot,
+              (int)r->tokens);
+      return NULL;
+    }
+  }
+  return row;
+}
+
 /* ---- functions of one value ---- */
 
 #ifdef RP_REAL_DOUBLE
 static inline double exp_real(double x) { return exp(x); }
 static inline double erf_real(double x) { return erf(x); }
 static inline double tanh_real(double x) { return tanh(x); }
+static inline double sqrt_real(double x) { return sqrt(x); }
 #else
+static inline float sqrt_real(float x) { return sqrtf(x); }
 static inline float bits_to_f32(uint32_t u) {
   float f;
   memcpy(&f, &u, 4);

@@ -1,0 +1,184 @@
+#include "ops/cpu/kern/tile.h"
+#include "pattern/segs.h"
+
+/* Attention over key segments. Unit of work: (row, key-value head, tile of TILE queries), each with
+ * its own output. Scores lie turned, s[key][query]: keys are read as they come (no turning of K or
+ * V), and the softmax runs across queries, one lane each. */
+enum { TILE = 64 };
+
+typedef struct {
+  rp_real *q;   /* [TILE][hp], scaled */
+  rp_real *qt;  /* [hp][TILE] */
+  rp_real *k;   /* [TILE][hp] */
+  rp_real *v;   /* [TILE][hp] */
+  rp_real *s;   /* [TILE][TILE], key by query */
+  rp_real *o;   /* [TILE][hp] */
+  rp_real *max, *sum, *fix; /* [TILE] */
+} work;
+
+static size_t work_reals(int h) {
+  const size_t hp = round_up((size_t)h, RP_LINE);
+  return 5 * TILE * hp + TILE * TILE + 3 * TILE;
+}
+static work work_at(uint8_t *scratch, int thread, int h) {
+  const size_t tile = TILE * round_up((size_t)h, RP_LINE);
+  rp_real *p = (rp_real *)scratch + (size_t)thread * work_reals(h);
+  work w = {.q = p, .qt = p + tile, .k = p + 2 * tile, .v = p + 3 * tile, .o = p + 4 * tile};
+  w.s = p + 5 * tile;
+  w.max = w.s + TILE * TILE;
+  w.sum = w.max + TILE;
+  w.fix = w.sum + TILE;
+  return w;
+}
+size_t RP_SCRATCH(attend)(const rp_cpu_ctx *c, const void *args) {
+  const rp_attend_args *a = args;
+  return (size_t)c->threads * work_reals(a->h) * sizeof(rp_real);
+}
+
+/* Scores of the queries outside [t - far, t - near] become -inf. */
+static void mask(rp_real *s, const rp_seg *g, int32_t first, int count, int32_t t0, int nq) {
+  for (int i = 0; i < count; i++) {
+    const int64_t key = g->pos + (int64_t)(first + i) * g->step;
+    const int64_t low = key + g->near - t0, high = key + g->far - t0;
+    rp_real *row = s + i * TILE;
+    for (int q = 0; q < nq; q++) row[q] = q < low || q > high ? -(rp_real)INFINITY : row[q];
+  }
+}
+static bool whole(const rp_seg *g, int32_t first, int count, int32_t t0, int nq) {
+  const int64_t low = g->pos + (int64_t)first * g->step, high = low + (int64_t)(count - 1) * g->step;
+  return high <= (int64_t)t0 - g->near && low >= (int64_t)t0 + nq - 1 - g->far;
+}
+
+/* Online softmax: s[count][nq] becomes exp(s - max) under the new maximum, fix the factor of what
+ * was summed under the old one. */
+static void soften(const work *w, int count, int nq) {
+  rp_real *restrict fix = w->fix, *restrict max = w->max, *restrict sum = w->sum;
+  for (int q = 0; q < nq; q++) fix[q] = max[q];
+  for (int i = 0; i < count; i++) {
+    const rp_real *restrict s = w->s + i * TILE;
+    for (int q = 0; q < nq; q++) max[q] = s[q] > max[q] ? s[q] : max[q];
+  }
+  for (int q = 0; q < nq; q++) fix[q] = exp_real(fix[q] - max[q]);
+  for (int q = 0; q < nq; q++) sum[q] *= fix[q];
+  for (int i = 0; i < count; i++) {
+    rp_real *restrict s = w->s + i * TILE;
+    for (int q = 0; q < nq; q++) {
+      const rp_real p = exp_real(s[q] - max[q]);
+      s[q] = p;
+      sum[q] += p;
+    }
+  }
+}
+
+typedef struct {
+  const rp_attend_args *a;
+  rp_row row;
+  int g, head;     /* key-value head, query head */
+  int32_t t0;      /* the tile's first query */
+  int nq, np;      /* its queries; rounded up to lines */
+  int hp;          /* h rounded up to lines */
+} job;
+
+/* Each query's own key: one score a query instead of a tile of them. */
+static void own_key(const job *j, const work *w, const rp_seg *g) {
+  const rp_attend_args *a = j->a;
+  const int64_t ld = (int64_t)a->Hk * a->h;
+  const int from = g->pos - j->t0;
+  const int64_t at = (j->row.tok + g->pos) * ld + (int64_t)j->g * a->h;
+  pack_rows(w->k, a->k, at, ld, g->count, a->h, j->hp);
+  pack_rows(w->v, a->v, at, ld, g->count, a->h, j->hp);
+  for (int q = 0; q < j->np; q++) w->s[q] = -(rp_real)INFINITY;
+  for (int i = 0; i < g->count; i++)
+    w->s[from + i] = dot(w->q + (from + i) * j->hp, w->k + i * j->hp, j->hp);
+  soften(w, 1, j->np);
+  for (int q = 0; q < j->nq; q++) {
+    rp_real *restrict o = w->o + q * j->hp;
+    const rp_real *restrict v = w->v + (q - from) * j->hp;
+    const rp_real f = w->fix[q], p = w->s[q];
+    if (q < from)
+      for (int c = 0; c < j->hp; c++) o[c] *= f;
+    else
+      for (int c = 0; c < j->hp; c++) o[c] = o[c] * f + p * v[c];
+  }
+}
+
+static void segment(const job *j, const work *w, const rp_seg *g) {
+  const rp_attend_args *a = j->a;
+  const int64_t ld = (int64_t)a->Hk * a->h;
+  const int hp = j->hp;
+  for (int32_t first = 0; first < g->count; first += TILE) {
+    const int count = g->count - first < TILE ? g->count - first : TILE;
+    const int64_t key = j->row.tok + g->pos + (int64_t)first * g->step;
+    pack_rows(w->k, a->k, key * ld + (int64_t)j->g * a->h, ld * g->step, count, a->h, hp);
+    pack_rows(w->v, a->v, key * ld + (int64_t)j->g * a->h, ld * g->step, count, a->h, hp);
+    tile_mm(count, j->np, hp, w->k, hp, 1, w->qt, TILE, w->s, TILE, false);
+    if (!whole(g, first, count, j->t0, j->nq)) mask(w->s, g, first, count, j->t0, j->np);
+    soften(w, count, j->np);
+    for (int q = 0; q < j->nq; q++) {
+      rp_real *restrict o = w->o + q * hp;
+      const rp_real f = w->fix[q];
+      if (f != 1)
+        for (int c = 0; c < hp; c++) o[c] *= f;
+    }
+    tile_mm(j->nq, hp, count, w->s, 1, TILE, w->v, hp, w->o, hp, true);
+  }
+}
+
+static void attend_tile(const job *j, const work *w, rp_pat pat) {
+  const rp_attend_args *a = j->a;
+  const int64_t ld = (int64_t)a->H * a->h, tok = j->row.tok + j->t0;
+  const int hp = j->hp;
+  rp_seg segs[RP_SEGS_MAX];
+  const int n = rp_segs(segs, pat, j->t0, j->t0 + j->nq);
+  pack_rows(w->q, a->q, tok * ld + (int64_t)j->head * a->h, ld, j->nq, a->h, hp);
+  for (int i = 0; i < j->nq * hp; i++) w->q[i] *= (rp_real)a->scale;
+  turn(w->qt, w->q, j->nq, hp, TILE);
+  memset(w->o, 0, (size_t)(j->nq * hp) * sizeof(rp_real));
+  for (int q = 0; q < TILE; q++) {
+    w->max[q] = (rp_real)-1e30; /* finite, so that masked scores give 0 and not NaN */
+    w->sum[q] = 0;
+  }
+  for (int i = 0; i < n; i++) {
+    if (segs[i].far == 0)
+      own_key(j, w, &segs[i]);
+    else
+      segment(j, w, &segs[i]);
+  }
+  for (int q = 0; q < j->nq; q++) {
+    rp_real *o = w->o + q * hp;
+    const rp_real r = 1 / w->sum[q];
+    for (int c = 0; c < a->h; c++) o[c] *= r;
+    store(a->out, (tok + q) * ld + (int64_t)j->head * a->h, o, a->h);
+    if (a->lse.at)
+      ((rp_real *)a->lse.at)[(tok + q) * a->H + j->head] =
+          w->max[q] + (rp_real)log((double)w->sum[q]);
+  }
+}
+
+void RP_DRIVER(attend)(rp_cpu_ctx *c, const void *args) {
+  const rp_attend_args *a = args;
+  const bool ok = is_compute(a->q) && a->q.dtype == a->k.dtype && a->q.dtype == a->v.dtype &&
+                  a->q.dtype == a->out.dtype;
+  const rp_row *row = rows_of(c, &a->rows, "attend");
+  if (!row || !dtypes(c, ok, "attend")) return;
+  const int tiles = (a->rows.longest + TILE - 1) / TILE;
+  const int64_t units = (int64_t)a->rows.count * a->Hk * tiles;
+  /* Long tiles first; who runs which unit changes nothing. */
+#pragma omp parallel for num_threads(c->threads) schedule(dynamic)
+  for (int64_t u = 0; u < units; u++) {
+    const int64_t i = u % (units / tiles);
+    job j = {.a = a, .row = row[i / a->Hk], .g = (int)(i % a->Hk)};
+    j.t0 = (tiles - 1 - (int32_t)(u / (units / tiles))) * TILE;
+    if (j.t0 >= j.row.n) continue;
+    j.nq = j.row.n - j.t0 < TILE ? j.row.n - j.t0 : TILE;
+    j.np = (int)round_up((size_t)j.nq, RP_LINE);
+    j.hp = (int)round_up((size_t)a->h, RP_LINE);
+    const work w = work_at(c->scratch, omp_get_thread_num(), a->h);
+    const rp_pat pat =
+        ((const rp_pat *)a->pats.at)[(int64_t)j.row.plan * a->pats_stride + j.g];
+    for (int m = 0; m < a->H / a->Hk; m++) {
+      j.head = j.g * (a->H / a->Hk) + m;
+      attend_tile(&j, &w, pat);
+    }
+  }
+}
