@@ -11,6 +11,9 @@ static void part_of(int64_t n, int part, int64_t *from, int64_t *to) {
   *to = *from + each < n ? *from + each : n;
 }
 
+/* A group may be empty. */
+static bool real_or_none(rp_tensor t) { return !t.p.at || is_real(t); }
+
 static double sum_squares(const rp_real *x, int64_t n) {
   double acc[RP_LANES] = {0}, s = 0;
   int64_t i = 0;
@@ -28,7 +31,7 @@ size_t RP_SCRATCH(sumsq)(const rp_cpu_ctx *c, const void *args) {
 
 void RP_DRIVER(sumsq)(rp_cpu_ctx *c, const void *args) {
   const rp_sumsq_args *a = args;
-  if (!dtypes(c, is_real(a->g[0]) && is_real(a->g[1]), "sumsq")) return;
+  if (!dtypes(c, real_or_none(a->g[0]) && real_or_none(a->g[1]), "sumsq")) return;
   const rp_range *range = (const rp_range *)a->range.at;
   double *part = (double *)c->scratch, *out = (double *)a->out.at; /* part: [ranges][PARTS] */
   const int64_t units = (int64_t)a->ranges * PARTS;
@@ -134,8 +137,8 @@ void RP_DRIVER(optim)(rp_cpu_ctx *c, const void *args) {
   const rp_optim_args *a = args;
   bool ok = !a->copy.p.at || is_compute(a->copy);
   for (int i = 0; i < 2; i++)
-    ok = ok && is_real(a->p[i]) && is_real(a->g[i]) && is_real(a->m[i]) &&
-         (a->kind == RP_OPT_SGD || is_real(a->v[i]));
+    ok = ok && real_or_none(a->p[i]) && real_or_none(a->g[i]) && real_or_none(a->m[i]) &&
+         real_or_none(a->v[i]);
   if (!dtypes(c, ok, "optim")) return;
   const rp_range *range = (const rp_range *)a->range.at;
   const rp_ctl *ctl = (const rp_ctl *)a->ctl.at;

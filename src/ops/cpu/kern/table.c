@@ -11,10 +11,19 @@
   X(norm) \
   S(norm_bwd) \
   X(rope) \
+  S(gate) \
+  S(gate_bwd) \
+  S(attend) \
+  S(attend_bwd) \
   X(ogate) \
   X(ogate_bwd) \
   X(act) \
-  X(act_bwd)
+  X(act_bwd) \
+  S(head_loss) \
+  S(pick) \
+  S(sumsq) \
+  X(clip) \
+  X(optim)
 
 #define RP_NONE(name)
 #define RP_RUN_AT(name) [RP_OP_##name] = RP_DRIVER(name),
