@@ -124,7 +124,7 @@ static rp_status push_new(rp_pickle *p, rp_pv_type type, rp_pv **v) {
 }
 
 static rp_status push_int(rp_pickle *p, rp_pv_type type, int64_t x) {
-  rp_pv *v;
+  rp_pv *v = NULL;
   RP_TRY(push_new(p, type, &v));
   v->integer = x;
   v->real = (double)x;
@@ -141,7 +141,7 @@ static rp_status take(rp_pickle *p, size_t n, const uint8_t **at) {
 }
 
 static rp_status take_uint(rp_pickle *p, int bytes, uint64_t *x) {
-  const uint8_t *at;
+  const uint8_t *at = NULL;
   RP_TRY(take(p, (size_t)bytes, &at));
   *x = 0;
   for (int i = bytes - 1; i >= 0; i--) *x = *x << 8 | at[i];
@@ -150,7 +150,7 @@ static rp_status take_uint(rp_pickle *p, int bytes, uint64_t *x) {
 
 /* A length of `bytes` bytes, then so many bytes. */
 static rp_status take_counted(rp_pickle *p, int bytes, const uint8_t **at, size_t *n) {
-  uint64_t x;
+  uint64_t x = 0;
   RP_TRY(take_uint(p, bytes, &x));
   if (x > p->len) return bad(p, "a text longer than the file");
   *n = (size_t)x;
@@ -158,9 +158,9 @@ static rp_status take_counted(rp_pickle *p, int bytes, const uint8_t **at, size_
 }
 
 static rp_status push_text(rp_pickle *p, rp_pv_type type, int bytes) {
-  const uint8_t *at;
-  size_t n;
-  rp_pv *v;
+  const uint8_t *at = NULL;
+  size_t n = 0;
+  rp_pv *v = NULL;
   RP_TRY(take_counted(p, bytes, &at, &n));
   if (type == RP_PV_STRING && memchr(at, 0, n)) return bad(p, "a text with a zero byte in it");
   RP_TRY(push_new(p, type, &v));
@@ -168,8 +168,8 @@ static rp_status push_text(rp_pickle *p, rp_pv_type type, int bytes) {
 }
 
 static rp_status push_long(rp_pickle *p, int bytes) {
-  const uint8_t *at;
-  size_t n;
+  const uint8_t *at = NULL;
+  size_t n = 0;
   RP_TRY(take_counted(p, bytes, &at, &n));
   if (n > 8) return bad(p, "a number of more than 64 bits");
   uint64_t x = n && at[n - 1] & 0x80 ? UINT64_MAX : 0;
@@ -178,8 +178,8 @@ static rp_status push_long(rp_pickle *p, int bytes) {
 }
 
 static rp_status push_real(rp_pickle *p) {
-  const uint8_t *at;
-  rp_pv *v;
+  const uint8_t *at = NULL;
+  rp_pv *v = NULL;
   uint64_t bits = 0;
   RP_TRY(take(p, 8, &at));
   for (int i = 0; i < 8; i++) bits = bits << 8 | at[i];
@@ -191,7 +191,7 @@ static rp_status push_real(rp_pickle *p) {
 /* ------------------------------------------------------------------ containers */
 
 static rp_status push_group(rp_pickle *p, rp_pv_type type, size_t first) {
-  rp_pv *v;
+  rp_pv *v = NULL;
   RP_TRY(new_value(p, type, &v));
   if (type == RP_PV_DICT && (p->top - first) % 2) return bad(p, "a key without a value");
   for (size_t i = first; i < p->top; i++) RP_TRY(add_item(p, v, p->stack[i]));
@@ -200,7 +200,7 @@ static rp_status push_group(rp_pickle *p, rp_pv_type type, size_t first) {
 }
 
 static rp_status push_marked(rp_pickle *p, rp_pv_type type) {
-  size_t first;
+  size_t first = 0;
   RP_TRY(pop_mark(p, &first));
   return push_group(p, type, first);
 }
@@ -236,7 +236,7 @@ static rp_status set_from(rp_pickle *p, size_t first) {
 
 static rp_status make_global(rp_pickle *p, const char *module, size_t module_len, const char *name,
                              size_t name_len) {
-  rp_pv *v;
+  rp_pv *v = NULL;
   if (!module_len || !name_len || module_len + name_len > 400) return bad(p, "a name of no use");
   char text[404];
   memcpy(text, module, module_len);
@@ -263,7 +263,7 @@ static rp_status push_global(rp_pickle *p) {
 }
 
 static rp_status push_stack_global(rp_pickle *p) {
-  rp_pv *name, *module;
+  rp_pv *name = NULL, *module = NULL;
   RP_TRY(pop(p, &name));
   RP_TRY(pop(p, &module));
   if (name->type != RP_PV_STRING || module->type != RP_PV_STRING)
@@ -286,7 +286,7 @@ static int storage_dtype(const char *global) {
 
 /* ('storage', torch.FloatStorage, key, place, elements) */
 static rp_status push_storage(rp_pickle *p) {
-  rp_pv *id, *v;
+  rp_pv *id = NULL, *v = NULL;
   RP_TRY(pop(p, &id));
   if (id->type != RP_PV_TUPLE || id->n != 5 || id->items[0]->type != RP_PV_STRING ||
       strcmp(id->items[0]->string, "storage") || id->items[1]->type != RP_PV_GLOBAL ||
@@ -311,7 +311,7 @@ static bool is_sizes(const rp_pv *v) {
 
 /* (storage, offset, dims, strides, ...) */
 static rp_status push_tensor(rp_pickle *p, const rp_pv *args) {
-  rp_pv *v;
+  rp_pv *v = NULL;
   if (args->n < 4 || args->items[0]->type != RP_PV_STORAGE || args->items[1]->type != RP_PV_INT ||
       args->items[1]->integer < 0 || !is_sizes(args->items[2]) || !is_sizes(args->items[3]) ||
       args->items[2]->n != args->items[3]->n)
@@ -325,7 +325,7 @@ static rp_status push_tensor(rp_pickle *p, const rp_pv *args) {
 }
 
 static rp_status push_object(rp_pickle *p, const rp_pv *class) {
-  rp_pv *v;
+  rp_pv *v = NULL;
   RP_TRY(push_new(p, RP_PV_OBJECT, &v));
   v->string = class->string;
   v->len = class->len;
@@ -334,7 +334,7 @@ static rp_status push_object(rp_pickle *p, const rp_pv *class) {
 
 /* A call of a dict or list class, with nothing or with one dict or list to copy. */
 static rp_status push_container(rp_pickle *p, rp_pv_type type, const rp_pv *args) {
-  rp_pv *v;
+  rp_pv *v = NULL;
   RP_TRY(push_new(p, type, &v));
   const rp_pv *from = args->n ? args->items[args->n - 1] : NULL;
   if (from && type == RP_PV_DICT && from->type == RP_PV_DICT) {
@@ -396,7 +396,7 @@ static bool find_call(const char *global, call *c) {
 }
 
 static rp_status reduce(rp_pickle *p) {
-  rp_pv *args, *f;
+  rp_pv *args = NULL, *f = NULL;
   call c;
   RP_TRY(pop(p, &args));
   RP_TRY(pop(p, &f));
@@ -422,7 +422,7 @@ static rp_status reduce(rp_pickle *p) {
 }
 
 static rp_status new_object(rp_pickle *p, bool with_keywords) {
-  rp_pv *keywords, *args, *class;
+  rp_pv *keywords, *args = NULL, *class = NULL;
   if (with_keywords) RP_TRY(pop(p, &keywords));
   RP_TRY(pop(p, &args));
   RP_TRY(pop(p, &class));
@@ -432,7 +432,7 @@ static rp_status new_object(rp_pickle *p, bool with_keywords) {
 }
 
 static rp_status build(rp_pickle *p) {
-  rp_pv *state, *to;
+  rp_pv *state = NULL, *to = NULL;
   RP_TRY(pop(p, &state));
   RP_TRY(peek(p, &to));
   /* Attributes of dicts and tensors (a state_dict's _metadata) say nothing about weights. */
@@ -443,7 +443,7 @@ static rp_status build(rp_pickle *p) {
 /* ------------------------------------------------------------------ memo */
 
 static rp_status put(rp_pickle *p, uint64_t k) {
-  rp_pv *v;
+  rp_pv *v = NULL;
   RP_TRY(peek(p, &v));
   if (k >= most_memo) return bad(p, "a memo number that no checkpoint reaches");
   const size_t old = p->memo_cap;
@@ -473,7 +473,7 @@ static rp_status unknown(rp_pickle *p, int op) {
 
 /* Opcodes whose argument is a number in the stream. */
 static rp_status run_number(rp_pickle *p, int op) {
-  uint64_t x;
+  uint64_t x = 0;
   int bytes = 1;
   if (op == 'M') bytes = 2;
   if (op == 'J' || op == 'j' || op == 'r') bytes = 4;
@@ -492,7 +492,7 @@ static rp_status run_number(rp_pickle *p, int op) {
 }
 
 static rp_status run_values(rp_pickle *p, int op) {
-  rp_pv *v;
+  rp_pv *v = NULL;
   switch (op) {
     case 'N': return push_new(p, RP_PV_NONE, &v);
     case 0x88: return push_int(p, RP_PV_BOOL, 1);
@@ -518,8 +518,8 @@ static rp_status run_values(rp_pickle *p, int op) {
 }
 
 static rp_status run_stack(rp_pickle *p, int op, bool *known) {
-  rp_pv *v;
-  size_t first;
+  rp_pv *v = NULL;
+  size_t first = 0;
   switch (op) {
     case '(':
       RP_TRY(rp_grow(&p->marks, &p->marks_cap, p->n_marks + 1, sizeof *p->marks,
@@ -570,7 +570,7 @@ static rp_status run_calls(rp_pickle *p, int op, bool *known) {
 
 static rp_status run(rp_pickle *p) {
   for (;;) {
-    const uint8_t *at;
+    const uint8_t *at = NULL;
     bool known = true;
     p->op = p->at;
     RP_TRY(take(p, 1, &at));
@@ -586,7 +586,7 @@ static rp_status run(rp_pickle *p) {
     RP_TRY(run_calls(p, op, &known));
     if (!known) RP_TRY(run_values(p, op));
   }
-  rp_pv *root;
+  rp_pv *root = NULL;
   if (p->n_marks) return bad(p, "ends with an open mark");
   RP_TRY(pop(p, &root));
   p->root = root;
