@@ -20,3 +20,21 @@ if(RATPLUS_TESTS AND RATPLUS_CMOCKA_INCLUDE AND RATPLUS_CMOCKA_LIBRARY)
 elseif(RATPLUS_TESTS)
   set(RATPLUS_TESTS_LINE "off: cmocka not found (Debian package libcmocka-dev)")
 endif()
+
+# tests/fuzz/fuzz_*.c: with RATPLUS_FUZZ libFuzzer drives them, else replay.c feeds them the corpus,
+# and they are tests like the others.
+file(GLOB fuzz_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/tests/fuzz/fuzz_*.c)
+if(RATPLUS_FUZZ OR RATPLUS_TESTS)
+  foreach(source IN LISTS fuzz_sources)
+    get_filename_component(name ${source} NAME_WE)
+    add_executable(${name} ${source})
+    target_link_libraries(${name} PRIVATE ratplus_flags ratplus_static)
+    if(RATPLUS_FUZZ)
+      target_link_options(${name} PRIVATE -fsanitize=fuzzer)
+    else()
+      target_sources(${name} PRIVATE ${PROJECT_SOURCE_DIR}/tests/fuzz/replay.c)
+    endif()
+    set_target_properties(${name} PROPERTIES LINKER_LANGUAGE ${RATPLUS_LINKER_LANGUAGE}
+      RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests)
+  endforeach()
+endif()
