@@ -120,7 +120,7 @@ typedef struct { int32_t n, d; int64_t ldp; rp_tensor a, p, y; } rp_ogate_args;
 /* da[n,d] real, and dp's first d columns (compute), from dy[n,d] real. da may be dy. */
 typedef struct { int32_t n, d; int64_t ldp; rp_tensor a, p, dy, da, dp; } rp_ogate_bwd_args;
 
-/* v[n,f] = act(u[n,f]), swiglu: u[n,2f], v = silu(u[:, :f]) * u[:, f:]. compute. */
+/* v[n,f] = act(u[n,f]), swiglu: u[n,2f], v = u[:, :f] * silu(u[:, f:]). compute. */
 typedef struct { int32_t n, f; rp_act act; rp_tensor u, v; } rp_act_args;
 /* du (shape of u, compute) from dv[n,f] real. */
 typedef struct { int32_t n, f; rp_act act; rp_tensor u, dv, du; } rp_act_bwd_args;

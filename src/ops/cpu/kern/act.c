@@ -75,10 +75,10 @@ void RP_DRIVER(act)(rp_cpu_ctx *c, const void *args) {
   for (int64_t i = 0; i < units; i++) {
     const span s = span_at(i, f);
     rp_real u[RP_BLOCK], v[RP_BLOCK];
-    load(u, a->u, s.row * ld + s.col, s.n);
+    load(u, a->u, s.row * ld + (ld - f) + s.col, s.n);
     act_block(a->act, u, v, s.n);
     if (a->act == RP_ACT_SWIGLU) {
-      load(u, a->u, s.row * ld + f + s.col, s.n);
+      load(u, a->u, s.row * ld + s.col, s.n);
       for (int64_t j = 0; j < s.n; j++) v[j] *= u[j];
     }
     store(a->v, s.row * f + s.col, v, s.n);
@@ -95,17 +95,17 @@ void RP_DRIVER(act_bwd)(rp_cpu_ctx *c, const void *args) {
     const span s = span_at(i, f);
     rp_real u[RP_BLOCK], g[RP_BLOCK], w[RP_BLOCK], v[RP_BLOCK];
     const rp_real *dv = rd(a->dv, s.row * f + s.col);
-    load(u, a->u, s.row * ld + s.col, s.n);
+    load(u, a->u, s.row * ld + (ld - f) + s.col, s.n);
     slope_block(a->act, u, g, s.n);
     for (int64_t j = 0; j < s.n; j++) g[j] *= dv[j];
     if (a->act == RP_ACT_SWIGLU) {
-      load(w, a->u, s.row * ld + f + s.col, s.n);
+      load(w, a->u, s.row * ld + s.col, s.n);
       act_block(a->act, u, v, s.n);
       for (int64_t j = 0; j < s.n; j++) g[j] *= w[j];
       for (int64_t j = 0; j < s.n; j++) v[j] *= dv[j];
-      store(a->du, s.row * ld + f + s.col, v, s.n);
+      store(a->du, s.row * ld + s.col, v, s.n);
     }
-    store(a->du, s.row * ld + s.col, g, s.n);
+    store(a->du, s.row * ld + (ld - f) + s.col, g, s.n);
   }
 }
 
