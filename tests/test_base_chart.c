@@ -22,7 +22,7 @@ static void every_series_is_drawn_and_named(void **state) {
   assert_non_null(strstr(svg, "attention &lt;cut>"));
   assert_non_null(strstr(svg, "RAT+ &amp; more"));
   for (int i = 0; i < 3; i++) assert_int_equal(count(svg, names[i]) >= 1, 1);
-  assert_int_equal(count(svg, "<circle"), 4); /* three points and the legend */
+  assert_int_equal(count(svg, "<circle"), 4);  /* three points and the legend */
   assert_int_equal(count(svg, "<rect x="), 3); /* NaN is left out */
   assert_null(strstr(svg, "nan"));
   rp_free(svg);
