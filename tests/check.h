@@ -68,20 +68,20 @@ CHECK_MAYBE static const char *check_dir(void) {
   return path;
 }
 
-/* check_dir() + "/" + name; good until eight further calls. */
+/* check_dir() + "/" + name; good until 64 further calls. */
 CHECK_MAYBE static const char *check_path(const char *name) {
-  static char paths[8][768];
+  static char paths[64][768];
   static int next;
-  char *path = paths[next++ % 8];
+  char *path = paths[next++ % 64];
   snprintf(path, sizeof paths[0], "%s/%s", check_dir(), name);
   return path;
 }
 
-/* A file of the source tree: check_source("tests/golden/x.bin"); good until eight further calls. */
+/* A file of the source tree: check_source("tests/golden/x.bin"); good until 64 further calls. */
 CHECK_MAYBE static const char *check_source(const char *name) {
-  static char paths[8][768];
+  static char paths[64][768];
   static int next;
-  char *path = paths[next++ % 8];
+  char *path = paths[next++ % 64];
   snprintf(path, sizeof paths[0], "%s/%s", CHECK_SOURCE_DIR, name);
   return path;
 }
