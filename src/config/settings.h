@@ -118,4 +118,10 @@ char *rp_config_get(const rp_config *c, const char *path);
  * runs are the same (free with rp_free). */
 rp_status rp_config_diff(const rp_config *a, const rp_config *b, char **text, rp_error *err);
 
+/* A composed text (YAML, or JSON when `what` ends in .json or the text begins with a brace) with
+ * words laid over it; `what` names it in errors. loose: words may name keys that are not there yet
+ * (a model file that knows nothing: text "{}"). Free with rp_config_free. */
+rp_status rp_config_from_text(rp_config **out, const char *text, size_t len, const char *what,
+                              const char *const *words, size_t n, bool loose, rp_error *err);
+
 #endif
