@@ -68,8 +68,9 @@ static rp_status find_tree(const char *named, const char *program_dir, char **di
     st = rp_fail(err, RP_USAGE, "%s: not a tree of configurations (there is no config.yaml in it)",
                  seen.s ? seen.s : "");
   } else if (!found) {
-    st = rp_fail(err, RP_USAGE, "no tree of configurations found in %s; name one with --configs DIR",
-                 seen.s ? seen.s : "");
+    st =
+        rp_fail(err, RP_USAGE, "no tree of configurations found in %s; name one with --configs DIR",
+                seen.s ? seen.s : "");
   }
   rp_str_free(&seen);
   return st;

@@ -8,8 +8,8 @@
 
 struct rp_config {
   rp_tree *tree;
-  rp_node *root;   /* resolved */
-  const char *dir; /* in the tree; NULL when from a file */
+  rp_node *root;          /* resolved */
+  const char *dir;        /* in the tree; NULL when from a file */
   const char *experiment; /* the word's choice; NULL without one */
   const char **added;     /* keys of +key=value words, ended by NULL */
 };

@@ -186,8 +186,9 @@ static rp_status place_entry(composing *k, const rp_node *n, const char *name, c
                              const char *parent, entry *e) {
   rp_tree *t = k->c->tree;
   if (rp_starts_with(name, "override ") || rp_starts_with(name, "optional ")) {
-    return bad_entry(k, n, "`override` and `optional` are not supported; choose the group once, or "
-                           "in the word group=name");
+    return bad_entry(k, n,
+                     "`override` and `optional` are not supported; choose the group once, or "
+                     "in the word group=name");
   }
   if (strstr(name, "${")) return bad_entry(k, n, "interpolations are not supported here");
   const char *at = strchr(name, '@');
@@ -299,7 +300,10 @@ static rp_status added_entries(composing *k, int depth) {
   for (size_t i = 0; i < c->n; i++) {
     const rp_word *w = &c->words[i];
     if (w->todo != RP_WORD_ADD || !c->used[i]) continue;
-    entry e = {.group = w->key, .option = w->value->string, .parent = "", .package = w->package,
+    entry e = {.group = w->key,
+               .option = w->value->string,
+               .parent = "",
+               .package = w->package,
                .at = {w->text, 0, 0}};
     RP_TRY(entry_key(k, &e));
     RP_TRY(compose_entry(k, &e, depth + 1));
@@ -334,8 +338,10 @@ static rp_status compose_entry(composing *k, entry *e, int depth) {
   rp_node *own = NULL;
   const char *header = NULL;
   if (depth > DEPTH_MOST) {
-    return rp_fail_place(k->c->err, e->at, "defaults lists are nested deeper than %d; %s/%s may "
-                         "refer to itself", DEPTH_MOST, e->group, e->option ? e->option : "");
+    return rp_fail_place(k->c->err, e->at,
+                         "defaults lists are nested deeper than %d; %s/%s may "
+                         "refer to itself",
+                         DEPTH_MOST, e->group, e->option ? e->option : "");
   }
   RP_TRY(remember_choice(k, e));
   if (!e->option) return RP_OK;
@@ -361,11 +367,11 @@ static rp_status unused_choice(composing *k, const rp_word *w) {
     rp_str_addn(&hint, s, strcspn(s, "\n"));
     break;
   }
-  rp_status st = rp_fail_place(
-      k->c->err, (rp_place){w->text, 0, 0},
-      "no defaults list has %s%s%s%s; +%s adds it as a further choice", wanted ? wanted : w->key,
-      hint.len ? "; did you mean " : "", hint.s ? hint.s : "", hint.len ? "?" : "",
-      w->todo == RP_WORD_DELETE ? w->text + 1 : w->text);
+  rp_status st = rp_fail_place(k->c->err, (rp_place){w->text, 0, 0},
+                               "no defaults list has %s%s%s%s; +%s adds it as a further choice",
+                               wanted ? wanted : w->key, hint.len ? "; did you mean " : "",
+                               hint.s ? hint.s : "", hint.len ? "?" : "",
+                               w->todo == RP_WORD_DELETE ? w->text + 1 : w->text);
   rp_str_free(&hint);
   return st;
 }

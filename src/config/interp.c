@@ -84,9 +84,9 @@ static rp_status missing(reading *r, const char *path) {
   rp_str paths = {0}, hint = {0};
   rp_node_paths(r->root, &paths);
   rp_suggest(path + strspn(path, "."), paths.s, 2, &hint);
-  rp_status st = rp_fail_place(r->err, r->at, "\"%s\" refers to %s, which is not there%s%s%s",
-                               r->text, path, hint.len ? "; did you mean " : "",
-                               hint.s ? hint.s : "", hint.len ? "?" : "");
+  rp_status st =
+      rp_fail_place(r->err, r->at, "\"%s\" refers to %s, which is not there%s%s%s", r->text, path,
+                    hint.len ? "; did you mean " : "", hint.s ? hint.s : "", hint.len ? "?" : "");
   rp_str_free(&paths);
   rp_str_free(&hint);
   return st;
@@ -146,7 +146,8 @@ typedef struct {
 
 static rp_status do_eval(reading *r, const args *a, rp_node **out) {
   if (a->n != 1) {
-    return bad(r, "eval takes one expression; quote it when it has commas: ${eval:\"[1, 64] * 12\"}");
+    return bad(r,
+               "eval takes one expression; quote it when it has commas: ${eval:\"[1, 64] * 12\"}");
   }
   rp_node *n = a->arg[0];
   if (n->kind == RP_NODE_STRING) return rp_eval(r->tree, n->string, r->at, out, r->err);
@@ -336,21 +337,22 @@ static rp_status quoted(reading *r, rp_node **out) {
 }
 
 /* Characters an unquoted text of a word may hold besides letters, digits, ':' and spaces. */
-static bool word_char(char c) {
-  return is_name(c, false) || strchr("/-\\+.$%*@?|: \t", c) != NULL;
-}
+static bool word_char(char c) { return is_name(c, false) || strchr("/-\\+.$%*@?|: \t", c) != NULL; }
 
 static rp_status bad_word_char(const reading *r) {
   char why[200];
   if (*r->p == '(') {
-    return bad(r, "functions such as choice(...) and range(...) are not supported; quote the "
-                  "value when ( is part of it");
+    return bad(r,
+               "functions such as choice(...) and range(...) are not supported; quote the "
+               "value when ( is part of it");
   }
   if ((unsigned char)*r->p >= 0x80) {
     return bad(r, "letters outside ASCII need quotes inside the word: 'key=\"...\"'");
   }
-  rp_snprintf(why, sizeof why, "%c cannot stand in an unquoted value; quote it inside the word: "
-                               "'key=\"...\"'", *r->p);
+  rp_snprintf(why, sizeof why,
+              "%c cannot stand in an unquoted value; quote it inside the word: "
+              "'key=\"...\"'",
+              *r->p);
   return bad(r, why);
 }
 
@@ -523,8 +525,9 @@ static rp_status check_plain(const reading *r, const rp_node *n) {
     return st;
   }
   if (n->key && strcmp(n->key, "_target_") == 0) {
-    return rp_fail_place(r->err, n->at, "_target_ names Python code, which is never run here; "
-                                        "remove the key");
+    return rp_fail_place(r->err, n->at,
+                         "_target_ names Python code, which is never run here; "
+                         "remove the key");
   }
   return RP_OK;
 }

@@ -9,8 +9,15 @@
 
 #include "base/str.h"
 
-typedef enum { RP_NODE_NULL, RP_NODE_BOOL, RP_NODE_INT, RP_NODE_REAL, RP_NODE_STRING, RP_NODE_LIST,
-               RP_NODE_MAP } rp_node_kind;
+typedef enum {
+  RP_NODE_NULL,
+  RP_NODE_BOOL,
+  RP_NODE_INT,
+  RP_NODE_REAL,
+  RP_NODE_STRING,
+  RP_NODE_LIST,
+  RP_NODE_MAP
+} rp_node_kind;
 
 /* Where a value was written. file NULL: nowhere a person could look; line 0: a word, whose text is
  * `file`, with the column counted in it. */

@@ -37,16 +37,18 @@ rp_status rp_pats_check(const rp_pats *p, rp_error *err) {
     for (int k = 0; k < p->kv_heads; k++) {
       const rp_pat a = rp_pats_get(p, l, k);
       if (a.D != -1 && a.D < 1) {
-        return rp_fail(err, RP_USAGE, "D=%d (layer %d): D is at least 1, or -1 for no dilated tokens",
-                       a.D, l);
+        return rp_fail(err, RP_USAGE,
+                       "D=%d (layer %d): D is at least 1, or -1 for no dilated tokens", a.D, l);
       }
       if (a.W < 0 || a.I < 0) {
-        return rp_fail(err, RP_USAGE, "%s=%d (layer %d): W and I are at least 0", a.W < 0 ? "W" : "I",
-                       a.W < 0 ? a.W : a.I, l);
+        return rp_fail(err, RP_USAGE, "%s=%d (layer %d): W and I are at least 0",
+                       a.W < 0 ? "W" : "I", a.W < 0 ? a.W : a.I, l);
       }
       if (a.D == -1 && a.W == 0 && a.I == 0) {
-        return rp_fail(err, RP_USAGE, "D=-1,W=0,I=0 (layer %d) sees nothing but the token itself; "
-                       "give W (a local window) or I (initial tokens)", l);
+        return rp_fail(err, RP_USAGE,
+                       "D=-1,W=0,I=0 (layer %d) sees nothing but the token itself; "
+                       "give W (a local window) or I (initial tokens)",
+                       l);
       }
     }
   }
@@ -67,8 +69,8 @@ static rp_status one_value(const rp_node *n, const char *what, int32_t *out, rp_
   if (n->kind != RP_NODE_INT || n->integer < -1 || n->integer > PAT_MOST) {
     rp_str b = {0};
     rp_node_text(n, &b);
-    rp_status st = rp_fail(err, RP_USAGE, "%s: %s is no integer from -1 to 2^30", what,
-                           b.s ? b.s : "");
+    rp_status st =
+        rp_fail(err, RP_USAGE, "%s: %s is no integer from -1 to 2^30", what, b.s ? b.s : "");
     rp_str_free(&b);
     return st;
   }
@@ -109,8 +111,10 @@ static rp_status layer_values(const rp_node *n, int kv_heads, int32_t *out, cons
   if (n->kind == RP_NODE_MAP) return head_counts(n, kv_heads, out, what, err);
   if (n->kind == RP_NODE_LIST) {
     if (n->count != (size_t)kv_heads) {
-      return rp_fail(err, RP_USAGE, "%s: a layer's list has %zu entries, the model has %d key-value "
-                     "heads", what, n->count, kv_heads);
+      return rp_fail(err, RP_USAGE,
+                     "%s: a layer's list has %zu entries, the model has %d key-value "
+                     "heads",
+                     what, n->count, kv_heads);
     }
     int k = 0;
     for (const rp_node *c = n->child; c; c = c->next) RP_TRY(one_value(c, what, &out[k++], err));
@@ -131,8 +135,10 @@ rp_status rp_pat_values(const rp_node *n, int layers, int kv_heads, int32_t *out
     return RP_OK;
   }
   if (n->count != (size_t)layers) {
-    return rp_fail(err, RP_USAGE, "%s: the list has %zu entries and the model %d layers; write one "
-                   "entry per layer (one per head: {value:heads,...})", what, n->count, layers);
+    return rp_fail(err, RP_USAGE,
+                   "%s: the list has %zu entries and the model %d layers; write one "
+                   "entry per layer (one per head: {value:heads,...})",
+                   what, n->count, layers);
   }
   for (const rp_node *c = n->child; c; c = c->next, out += kv_heads) {
     RP_TRY(layer_values(c, kv_heads, out, what, err));
@@ -164,8 +170,10 @@ static rp_status read_runs(rp_tree *t, const char *s, const char *item, rp_node 
     if (*end != '+') break;
     s = end + 1;
   }
-  return rp_fail(err, RP_USAGE, "%s: runs of heads are written VALUExHEADS+VALUExHEADS, as in "
-                 "D=1x4+64x12", item);
+  return rp_fail(err, RP_USAGE,
+                 "%s: runs of heads are written VALUExHEADS+VALUExHEADS, as in "
+                 "D=1x4+64x12",
+                 item);
 }
 
 /* Value of "D=..." as a node; a list of runs is wrapped so that it means heads, not layers. */
@@ -188,8 +196,10 @@ static rp_status read_value(rp_tree *t, const char *item, int layers, rp_node **
     return RP_OK;
   }
   if (strchr(v, ':')) {
-    return rp_fail(err, RP_USAGE, "%s: a shell has taken the braces away; quote the pattern: "
-                   "--pattern 'D={1:4,64:12}', or write D=1x4+64x12", item);
+    return rp_fail(err, RP_USAGE,
+                   "%s: a shell has taken the braces away; quote the pattern: "
+                   "--pattern 'D={1:4,64:12}', or write D=1x4+64x12",
+                   item);
   }
   return rp_eval(t, v, (rp_place){item, 0, 0}, out, err);
 }
@@ -211,14 +221,18 @@ static rp_status read_item(rp_tree *t, const char *item, rp_pats *p, int32_t *va
   static const char *const later[] = {"topk=", "block=", "score=", NULL};
   for (int i = 0; later[i]; i++) {
     if (rp_starts_with(item, later[i])) {
-      return rp_fail(err, RP_USAGE, "%s: choosing blocks by their scores is not in this version; "
-                     "D, W and I are", item);
+      return rp_fail(err, RP_USAGE,
+                     "%s: choosing blocks by their scores is not in this version; "
+                     "D, W and I are",
+                     item);
     }
   }
   const char *const which = *item ? strchr("DWI", *item) : NULL;
   if (!which || item[1] != '=') {
-    return rp_fail(err, RP_USAGE, "%s: a pattern is D=..., W=..., I=... joined by commas, as in "
-                   "D=16,W=256,I=4", *item ? item : "an empty item");
+    return rp_fail(err, RP_USAGE,
+                   "%s: a pattern is D=..., W=..., I=... joined by commas, as in "
+                   "D=16,W=256,I=4",
+                   *item ? item : "an empty item");
   }
   const int bit = 1 << (which - "DWI");
   if (*seen & bit) return rp_fail(err, RP_USAGE, "%s: %c is there twice", item, *which);

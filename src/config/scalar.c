@@ -200,10 +200,10 @@ static bool yaml_real(rp_node *n, const char *s, size_t len) {
 
 static bool yaml_special(rp_node *n, const char *s, size_t len) {
   static const char *const nulls[] = {"~", "null", "Null", "NULL", NULL};
-  static const char *const yes[] = {"yes", "Yes", "YES", "true", "True", "TRUE",
-                                    "on",  "On",  "ON",  NULL};
-  static const char *const no[] = {"no",  "No",  "NO",  "false", "False", "FALSE",
-                                   "off", "Off", "OFF", NULL};
+  static const char *const yes[] = {"yes",  "Yes", "YES", "true", "True",
+                                    "TRUE", "on",  "On",  "ON",   NULL};
+  static const char *const no[] = {"no",    "No",  "NO",  "false", "False",
+                                   "FALSE", "off", "Off", "OFF",   NULL};
   static const char *const nans[] = {".nan", ".NaN", ".NAN", NULL};
   static const char *const infs[] = {".inf", ".Inf", ".INF", "+.inf", "+.Inf", "+.INF", NULL};
   static const char *const minus[] = {"-.inf", "-.Inf", "-.INF", NULL};

@@ -14,11 +14,11 @@
 #define CELL BB "seq_cell."
 #define FFN BB "hidden_cell."
 
-static const char *const act_names[] = {"gelu", "relu", "relusquared", "silu", "fastgelu",
-                                        "swiglu", NULL};
+static const char *const act_names[] = {"gelu",     "relu",   "relusquared", "silu",
+                                        "fastgelu", "swiglu", NULL};
 static const char *const norm_names[] = {"rmsnorm", "layernorm", NULL};
-static const char *const init_names[] = {"fixed", "xavier", "uniform", "torch", "torch_uniform",
-                                         NULL};
+static const char *const init_names[] = {"fixed", "xavier",        "uniform",
+                                         "torch", "torch_uniform", NULL};
 static const char *const cell_names[] = {"ratplus", "identity", NULL};
 static const char *const pe_names[] = {"rope", "empty", NULL};
 static const char *const load_names[] = {"lm_ordered", "lm_random", "sft_random", "sft_ordered",
@@ -80,8 +80,8 @@ static void read_heads(rp_typed *t, rp_model_settings *m) {
   const rp_node *channel = rp_typed_node(t, CELL "k_channel");
   if (m->cell != RP_CELL_RATPLUS) return;
   if ((int64_t)m->H * m->h != m->d) {
-    rp_typed_bad(t, CELL "num_head", heads, "num_head %d times d_head %d must equal d_model %d", m->H,
-                 m->h, m->d);
+    rp_typed_bad(t, CELL "num_head", heads, "num_head %d times d_head %d must equal d_model %d",
+                 m->H, m->h, m->d);
   }
   if (m->H % m->Hk != 0) {
     rp_typed_bad(t, CELL "num_kv_head", rp_typed_node(t, CELL "num_kv_head"),
@@ -157,7 +157,7 @@ static void read_vocabulary(rp_typed *t, rp_model_settings *m) {
 
 static void read_groups(rp_typed *t) {
   static const char *const sequence[] = {"sequence", NULL}, *const ffn[] = {"ffn", NULL},
-                    *const lm[] = {"lm", NULL};
+                           *const lm[] = {"lm", NULL};
   rp_typed_name(t, BB "_name_", sequence, 0);
   rp_typed_name(t, FFN "_name_", ffn, 0);
   rp_typed_name(t, "model.embedding._name_", lm, 0);
@@ -166,9 +166,14 @@ static void read_groups(rp_typed *t) {
 }
 
 static void read_model(rp_typed *t, rp_model_settings *m, bool any_cell) {
-  static const char *const off[] = {BB "bias",     CELL "bias",   FFN "bias",
-                                    BB "dropout",  CELL "dropout", FFN "dropout",
-                                    "model.embedding.dropout", NULL};
+  static const char *const off[] = {BB "bias",
+                                    CELL "bias",
+                                    FFN "bias",
+                                    BB "dropout",
+                                    CELL "dropout",
+                                    FFN "dropout",
+                                    "model.embedding.dropout",
+                                    NULL};
   read_groups(t);
   m->N = read_int(t, BB "num_layers", 1, 4096, 12);
   m->d = read_int(t, BB "d_model", 1, 1 << 20, 768);
@@ -212,8 +217,8 @@ static void read_paths(rp_typed *t, const char *which, rp_load_settings *l) {
                  "knows that key");
   }
   if (!lm && (!l->input || !l->label)) {
-    rp_typed_bad(t, under(b, which, l->input ? "tokenized_label_path" : "tokenized_input_path"), NULL,
-                 "name the file; %s reads inputs and labels", load_names[l->name]);
+    rp_typed_bad(t, under(b, which, l->input ? "tokenized_label_path" : "tokenized_input_path"),
+                 NULL, "name the file; %s reads inputs and labels", load_names[l->name]);
   }
 }
 
@@ -231,7 +236,8 @@ static void read_loader(rp_typed *t, const char *which, rp_load_settings *l, rp_
   l->num_bytes = read_int(t, under(b, which, "num_bytes"), 1, 4, bytes);
   l->V = read_int(t, "data.vocab_size", 2, 1 << 30, 32000);
   l->seed = (uint32_t)rp_typed_int(t, under(b, which, "seed"), 0, UINT32_MAX, 0);
-  const int64_t ignore = rp_typed_int(t, "data.ignore_input_index", INT32_MIN, INT32_MAX, INT32_MIN);
+  const int64_t ignore =
+      rp_typed_int(t, "data.ignore_input_index", INT32_MIN, INT32_MAX, INT32_MIN);
   l->ignore_input =
       read_int(t, under(b, which, "ignore_input_index"), INT32_MIN, INT32_MAX, ignore);
   if (l->num_bytes == 3) {
@@ -270,13 +276,13 @@ static void read_betas(rp_typed *t, rp_optim_settings *o) {
 static void read_optim(rp_typed *t, rp_optim_settings *o) {
   o->name = (rp_opt_name)rp_typed_name(t, "optim.optimizer._name_", opt_names, RP_OPT_ADAMW);
   o->lr = rp_typed_real(t, "optim.optimizer.lr", 0, 1e6, 1e-3);
-  o->weight_decay = rp_typed_real(t, "optim.optimizer.weight_decay", 0, 1e6,
-                                  o->name == RP_OPT_ADAMW ? 0.01 : 0);
+  o->weight_decay =
+      rp_typed_real(t, "optim.optimizer.weight_decay", 0, 1e6, o->name == RP_OPT_ADAMW ? 0.01 : 0);
   o->eps = rp_typed_real(t, "optim.optimizer.eps", 0, 1, 1e-8);
   o->momentum = rp_typed_real(t, "optim.optimizer.momentum", 0, 1, 0);
   read_betas(t, o);
-  o->sched = (rp_sched_name)rp_typed_name(t, "optim.lr_scheduler._name_", sched_names,
-                                          RP_SCHED_COSINE);
+  o->sched =
+      (rp_sched_name)rp_typed_name(t, "optim.lr_scheduler._name_", sched_names, RP_SCHED_COSINE);
   o->warmup = rp_typed_real(t, "optim.lr_scheduler.warmup_iter", 0, 1, 0);
   o->eta_min = rp_typed_real(t, "optim.lr_scheduler.eta_min", 0, 1e6, 0);
 }
@@ -366,12 +372,29 @@ static void check_batches(rp_typed *t, const rp_settings *s, int ranks) {
 /* --- keys nothing reads ------------------------------------------------------------------- */
 
 static void accept_known(rp_typed *t) {
-  static const char *const keys[] = {
-      "base_dir", "data_dir", "wandb", "wandb_use", "data._name_", "trainer.test_speed",
-      "trainer.check_gradient_norm", "trainer.torch_compile", CELL "k_channel", CELL "d_model",
-      CELL "init", FFN "d_model", FFN "init", "model.embedding.d_model", "model.embedding.seq_len",
-      "model.embedding.init", "model.embedding.pe.dim", "model.head", "task",
-      "data.train.vocab_size", "data.val.vocab_size", "optim.lr_scheduler.T_max", NULL};
+  static const char *const keys[] = {"base_dir",
+                                     "data_dir",
+                                     "wandb",
+                                     "wandb_use",
+                                     "data._name_",
+                                     "trainer.test_speed",
+                                     "trainer.check_gradient_norm",
+                                     "trainer.torch_compile",
+                                     CELL "k_channel",
+                                     CELL "d_model",
+                                     CELL "init",
+                                     FFN "d_model",
+                                     FFN "init",
+                                     "model.embedding.d_model",
+                                     "model.embedding.seq_len",
+                                     "model.embedding.init",
+                                     "model.embedding.pe.dim",
+                                     "model.head",
+                                     "task",
+                                     "data.train.vocab_size",
+                                     "data.val.vocab_size",
+                                     "optim.lr_scheduler.T_max",
+                                     NULL};
   for (int i = 0; keys[i]; i++) rp_typed_accept(t, keys[i]);
 }
 
@@ -391,9 +414,10 @@ static void refuse_unread(rp_typed *t, const rp_config *c) {
     } else {
       const rp_node *n = rp_node_at((rp_node *)t->root, p);
       rp_suggest(p, known.s, 2, &hint);
-      rp_typed_bad(t, p, n, "nothing reads this key%s%s%s; remove it, or add it with +%s to carry "
-                   "it along", hint.len ? "; did you mean " : "", hint.s ? hint.s : "",
-                   hint.len ? "?" : "", p);
+      rp_typed_bad(t, p, n,
+                   "nothing reads this key%s%s%s; remove it, or add it with +%s to carry "
+                   "it along",
+                   hint.len ? "; did you mean " : "", hint.s ? hint.s : "", hint.len ? "?" : "", p);
     }
     p = end + 1;
   }
@@ -407,13 +431,16 @@ static void refuse_unread(rp_typed *t, const rp_config *c) {
 
 static void say_what_has_no_effect(rp_typed *t) {
   if (!rp_typed_bool(t, "wandb_use", false)) return;
-  rp_log(RP_LOG_NOTICE, "wandb_use has no effect: the numbers go to metrics.jsonl and TensorBoard "
-                        "events in the run directory");
+  rp_log(RP_LOG_NOTICE,
+         "wandb_use has no effect: the numbers go to metrics.jsonl and TensorBoard "
+         "events in the run directory");
 }
 
 /* --- whole -------------------------------------------------------------------------------- */
 
-rp_status rp_settings_read(rp_settings *out, const rp_config *c, int ranks, rp_error *err) {
+/* strict: a key that nothing reads is an error. */
+static rp_status read_all(rp_settings *out, const rp_config *c, int ranks, bool strict,
+                          rp_error *err) {
   rp_typed t = {.root = c->root, .err = err};
   memset(out, 0, sizeof *out);
   read_model(&t, &out->model, false);
@@ -424,8 +451,8 @@ rp_status rp_settings_read(rp_settings *out, const rp_config *c, int ranks, rp_e
   check_batches(&t, out, ranks);
   out->trainer.run_dir = rp_typed_text(&t, "run_dir", NULL);
   accept_known(&t);
-  if (!t.st) refuse_unread(&t, c);
-  if (!t.st) say_what_has_no_effect(&t);
+  if (!t.st && strict) refuse_unread(&t, c);
+  if (!t.st && strict) say_what_has_no_effect(&t);
   if (!t.st && !out->trainer.run_dir) {
     out->trainer.run_dir = rp_run_dir_default(c, out);
     if (!out->trainer.run_dir) t.st = rp_fail_memory(err, 256, "settings");
@@ -433,6 +460,14 @@ rp_status rp_settings_read(rp_settings *out, const rp_config *c, int ranks, rp_e
   rp_typed_free(&t);
   if (t.st) rp_settings_free(out);
   return t.st;
+}
+
+rp_status rp_settings_read(rp_settings *out, const rp_config *c, int ranks, rp_error *err) {
+  return read_all(out, c, ranks, true, err);
+}
+
+rp_status rp_settings_read_any(rp_settings *out, const rp_config *c, rp_error *err) {
+  return read_all(out, c, 0, false, err);
 }
 
 rp_status rp_model_settings_read(rp_model_settings *out, const rp_config *c, rp_error *err) {

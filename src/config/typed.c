@@ -38,8 +38,8 @@ void rp_typed_bad(rp_typed *t, const char *path, const rp_node *n, const char *f
   va_start(ap, fmt);
   rp_str_vaddf(&b, fmt, ap);
   va_end(ap);
-  t->st = b.failed ? rp_fail_memory(t->err, 256, "a message")
-                   : rp_fail(t->err, RP_USAGE, "%s", b.s);
+  t->st =
+      b.failed ? rp_fail_memory(t->err, 256, "a message") : rp_fail(t->err, RP_USAGE, "%s", b.s);
   rp_str_free(&b);
 }
 
@@ -72,7 +72,8 @@ int64_t rp_typed_int(rp_typed *t, const char *path, int64_t lo, int64_t hi, int6
   }
   if (v < lo || v > hi) {
     if (hi >= INT32_MAX) {
-      rp_typed_bad(t, path, n, "must be at least %lld%s", (long long)lo, v > hi ? " and smaller" : "");
+      rp_typed_bad(t, path, n, "must be at least %lld%s", (long long)lo,
+                   v > hi ? " and smaller" : "");
     } else {
       rp_typed_bad(t, path, n, "must be from %lld to %lld", (long long)lo, (long long)hi);
     }

@@ -41,6 +41,10 @@ rp_status rp_pats_make(rp_pats *out, int layers, int kv_heads, rp_error *err);
 /* Every head's three integers make a pattern. */
 rp_status rp_pats_check(const rp_pats *p, rp_error *err);
 
+/* rp_settings_read of a stored configuration: unknown keys and any number of ranks pass, nothing is
+ * logged. */
+rp_status rp_settings_read_any(rp_settings *out, const rp_config *c, rp_error *err);
+
 /* Where the reference would put this run (docs/configuration.md). Free with rp_free. */
 char *rp_run_dir_default(const rp_config *c, const rp_settings *s);
 

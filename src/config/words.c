@@ -48,15 +48,19 @@ static rp_status unknown_key(rp_composing *c, rp_node *root, const rp_word *w) {
     st = rp_fail(c->err, RP_USAGE, "%s: there is no key %s to delete%s%s%s", w->text, w->key,
                  hint.len ? "; did you mean " : "", hint.s ? hint.s : "", hint.len ? "?" : "");
   } else if (hint.len) {
-    st = rp_fail(c->err, RP_USAGE, "%s: there is no key %s; did you mean %s? A new key is written "
-                 "+%s", w->text, w->key, hint.s, w->text);
+    st = rp_fail(c->err, RP_USAGE,
+                 "%s: there is no key %s; did you mean %s? A new key is written "
+                 "+%s",
+                 w->text, w->key, hint.s, w->text);
   } else {
     rp_str top = {0};
     for (const rp_node *n = root->child; n; n = n->next) {
       rp_str_addf(&top, "%s%s", n == root->child ? "" : ", ", n->key);
     }
-    st = rp_fail(c->err, RP_USAGE, "%s: there is no key %s, and none like it (at the top are: %s). "
-                 "A new key is written +%s", w->text, w->key, top.s ? top.s : "none", w->text);
+    st = rp_fail(c->err, RP_USAGE,
+                 "%s: there is no key %s, and none like it (at the top are: %s). "
+                 "A new key is written +%s",
+                 w->text, w->key, top.s ? top.s : "none", w->text);
     rp_str_free(&top);
   }
   rp_str_free(&paths);
@@ -133,8 +137,8 @@ static rp_status set_key(rp_composing *c, rp_node *root, rp_node *in, const char
   rp_node *old = in ? rp_node_part(in, last, strlen(last)) : NULL;
   if ((!old && !add) || !in || (!old && in->kind != RP_NODE_MAP)) return unknown_key(c, root, w);
   if (!add && !knows_all(old, w->value)) return unknown_key(c, root, w);
-  if (w->todo == RP_WORD_ADD && old && old->kind != RP_NODE_NULL &&
-      w->value->kind != RP_NODE_MAP && w->value->kind != RP_NODE_LIST) {
+  if (w->todo == RP_WORD_ADD && old && old->kind != RP_NODE_NULL && w->value->kind != RP_NODE_MAP &&
+      w->value->kind != RP_NODE_LIST) {
     return rp_fail(c->err, RP_USAGE, "%s: %s is there already; write %s to set it", w->text, w->key,
                    w->text + 1);
   }
@@ -160,8 +164,10 @@ rp_status rp_apply_words(rp_composing *c, rp_node *root) {
       continue;
     }
     if (w->package || strchr(w->key, '/')) {
-      return rp_fail(c->err, RP_USAGE, "%s: a group is chosen over a tree of groups, and here is "
-                     "only one composed file", w->text);
+      return rp_fail(c->err, RP_USAGE,
+                     "%s: a group is chosen over a tree of groups, and here is "
+                     "only one composed file",
+                     w->text);
     }
     rp_node *in;
     const char *last;

@@ -151,8 +151,7 @@ static rp_status value(reader *r, yaml_event_t *e, int depth, rp_node **out) {
   if (e->type == YAML_ALIAS_EVENT) return alias(r, e, out);
   if (e->type == YAML_SCALAR_EVENT) return scalar(r, e, out);
   const bool is_map = e->type == YAML_MAPPING_START_EVENT;
-  const yaml_char_t *tag =
-      is_map ? e->data.mapping_start.tag : e->data.sequence_start.tag;
+  const yaml_char_t *tag = is_map ? e->data.mapping_start.tag : e->data.sequence_start.tag;
   if (tag) {
     return rp_fail_place(r->err, at, "the tag %s is not supported; write the value without it",
                          (const char *)tag);
