@@ -30,18 +30,20 @@ typedef struct {
   const char *name;
   size_t at;
   bool wide;
+  int64_t absent; /* taken when the file does not say; REQUIRED: that is an error */
 } int_field;
+#define REQUIRED INT64_MIN
 static const int_field INTS[] = {
-    {"step", offsetof(rp_loop_state, step), true},
-    {"of", offsetof(rp_loop_state, of), true},
-    {"tokens", offsetof(rp_loop_state, tokens), true},
-    {"micro_batches", offsetof(rp_loop_state, micro_batches), true},
-    {"adam_t", offsetof(rp_loop_state, adam_t), true},
-    {"skipped", offsetof(rp_loop_state, skipped), true},
-    {"in_a_row", offsetof(rp_loop_state, in_a_row), false},
-    {"shards", offsetof(rp_loop_state, shards), false},
-    {"threads", offsetof(rp_loop_state, threads), false},
-    {"val_step", offsetof(rp_loop_state, val_step), true},
+    {"step", offsetof(rp_loop_state, step), true, REQUIRED},
+    {"of", offsetof(rp_loop_state, of), true, -1},
+    {"tokens", offsetof(rp_loop_state, tokens), true, -1},
+    {"micro_batches", offsetof(rp_loop_state, micro_batches), true, -1},
+    {"adam_step", offsetof(rp_loop_state, adam_step), true, REQUIRED},
+    {"skipped", offsetof(rp_loop_state, skipped), true, 0},
+    {"in_a_row", offsetof(rp_loop_state, in_a_row), false, 0},
+    {"shards", offsetof(rp_loop_state, shards), false, 0},
+    {"threads", offsetof(rp_loop_state, threads), false, 0},
+    {"val_step", offsetof(rp_loop_state, val_step), true, -1},
 };
 enum { INT_COUNT = sizeof INTS / sizeof *INTS };
 
@@ -100,8 +102,8 @@ static double real_or_nan(const rp_json *o, const char *key) {
 }
 
 static rp_status check_state(const rp_loop_state *s, const char *path, rp_error *err) {
-  if (s->step >= 0 && s->of >= s->step && s->tokens >= 0 && s->micro_batches >= 0 &&
-      s->adam_t >= 0 && s->skipped >= 0 && s->in_a_row >= 0 && s->shards >= 1)
+  if (s->step >= 0 && (s->of < 0 || s->of >= s->step) && s->adam_step >= 0 && s->skipped >= 0 &&
+      s->in_a_row >= 0 && s->shards >= 0)
     return RP_OK;
   return rp_fail(err, RP_BAD_DATA,
                  "%s: its counters contradict each other (step %lld of %lld); remove this "
@@ -120,6 +122,7 @@ rp_status rp_loop_state_read(const char *path, rp_loop_state *s, rp_error *err) 
   const rp_json *o = rp_json_root(doc), *v;
   for (int i = 0; i < INT_COUNT; i++) {
     v = rp_json_get(o, INTS[i].name);
+    if (!v && INTS[i].absent != REQUIRED && set_int(s, i, INTS[i].absent)) continue;
     if (!v || v->type != RP_JSON_INT || !set_int(s, i, v->integer))
       RP_GO(rp_fail(err, RP_BAD_DATA, "%s: \"%s\" is missing or not an integer; remove this "
                     "checkpoint to go on from the one before", path, INTS[i].name));

@@ -8,12 +8,13 @@
 
 #include "base/str.h"
 
-/* Where the loop stands: state.json. */
+/* Where the loop stands: state.json. A checkpoint converted from a .pth says step and adam_step only;
+ * the rest then reads as unknown: -1, and 0 for shards, threads and the skipped counts. */
 typedef struct {
   int64_t step, of;      /* iterations done; of all */
   int64_t tokens;        /* read since step 0 */
   int64_t micro_batches; /* served by each share since step 0 */
-  int64_t adam_t;        /* optimizer steps taken */
+  int64_t adam_step;     /* optimizer steps taken */
   int64_t skipped;       /* optimizer steps skipped */
   int32_t in_a_row;      /* skipped since the last good one */
   int32_t shards, threads;

@@ -6,6 +6,13 @@
 #include "base/file.h"
 #include "base/json.h"
 
+rp_run_status rp_run_status_none(const char *state) {
+  rp_run_status s = {.val_loss = NAN, .val_loss_dense = NAN, .seconds_per_step = NAN,
+                     .save_seconds = NAN};
+  rp_snprintf(s.state, sizeof s.state, "%s", state);
+  return s;
+}
+
 static void add_real(rp_str *b, const char *name, double x) {
   if (!isfinite(x)) return;
   rp_str_addf(b, ",\"%s\":", name);
@@ -19,6 +26,8 @@ rp_status rp_run_status_write(const char *run_dir, const rp_run_status *s, const
               (long long)s->of);
   add_real(&b, "val_loss", s->val_loss);
   add_real(&b, "val_loss_dense", s->val_loss_dense);
+  add_real(&b, "seconds_per_step", s->seconds_per_step);
+  add_real(&b, "save_seconds", s->save_seconds);
   if (error && *error) {
     rp_str_add(&b, ",\"error\":");
     rp_json_add_string(&b, error);
@@ -45,7 +54,7 @@ rp_status rp_run_status_read(const char *run_dir, rp_run_status *s, rp_error *er
   char *text = NULL;
   size_t len = 0;
   rp_json_doc *doc = NULL;
-  *s = (rp_run_status){.val_loss = NAN, .val_loss_dense = NAN};
+  *s = rp_run_status_none("");
   char *path = rp_path_join(run_dir, "status.json");
   if (!path) return rp_fail_memory(err, strlen(run_dir), "a path");
   RP_GO(rp_file_read(path, 1 << 16, &text, &len, err));
@@ -62,6 +71,8 @@ rp_status rp_run_status_read(const char *run_dir, rp_run_status *s, rp_error *er
   s->of = of->integer;
   s->val_loss = real_or_nan(o, "val_loss");
   s->val_loss_dense = real_or_nan(o, "val_loss_dense");
+  s->seconds_per_step = real_or_nan(o, "seconds_per_step");
+  s->save_seconds = real_or_nan(o, "save_seconds");
 fail:
   rp_json_free(doc);
   rp_free(text);

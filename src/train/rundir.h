@@ -11,8 +11,10 @@
 typedef struct {
   char state[16]; /* running, stopped, finished, failed */
   int64_t step, of;
-  double val_loss, val_loss_dense; /* NaN: none */
+  double val_loss, val_loss_dense;        /* NaN: none */
+  double seconds_per_step, save_seconds;  /* of one iteration, of the last checkpoint; NaN */
 } rp_run_status;
+rp_run_status rp_run_status_none(const char *state);
 /* Not durable by itself: the checkpoint is the truth, this is for scripts. error NULL: none. */
 rp_status rp_run_status_write(const char *run_dir, const rp_run_status *s, const char *error,
                               rp_error *err);

@@ -1,0 +1,311 @@
+/* run.c - how a run starts, resumes and ends: whose directory it is, what is checked before the first
+ * step, and what is left behind. */
+#include <math.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cpu.h"
+#include "base/log.h"
+#include "train/memplan.h"
+#include "train/training.h"
+
+void rp_train_defaults(rp_train_opts *o) { *o = (rp_train_opts){.size = sizeof *o}; }
+
+/* ---- the place ---- */
+
+static rp_status check_settings(rp_training *r, rp_error *err) {
+  const rp_trainer_settings *s = &r->s.trainer;
+  if (s->needs_pretrained && !s->pretrained_path)
+    return rp_fail(err, RP_USAGE, "trainer.pretrained_path is empty, and this experiment starts "
+                   "from trained weights; give a model directory, a run or a .pth, or say "
+                   "trainer.pretrained_path=none to start from scratch");
+  RP_TRY(rp_trainer_device(r->o->device ? r->o->device : s->device, &r->kind, err));
+  if (r->in->device >= 0) r->kind = (rp_device_kind)r->in->device;
+  return RP_OK;
+}
+
+static rp_status latest_state(const char *run_dir, char **dir, rp_loop_state *s, rp_error *err) {
+  rp_status st = RP_OK;
+  char *path = NULL;
+  RP_GO(rp_checkpoint_latest(run_dir, dir, err));
+  if (!*dir) return RP_OK;
+  path = rp_path_join(*dir, "state.json");
+  if (!path) RP_GO(rp_fail_memory(err, strlen(*dir), "a path"));
+  RP_GO(rp_loop_state_read(path, s, err));
+fail:
+  rp_free(path);
+  return st;
+}
+
+static void name_result(rp_train_result *out, const char *run_dir) {
+  *out = (rp_train_result){.val_loss = NAN, .val_loss_dense = NAN};
+  rp_snprintf(out->run_dir, sizeof out->run_dir, "%s", run_dir);
+}
+
+static void report_finished(const char *run_dir, rp_train_result *out) {
+  rp_run_status s;
+  if (rp_run_status_read(run_dir, &s, NULL)) return;
+  out->step = s.step;
+  out->of = s.of;
+  out->val_loss = s.val_loss;
+  out->val_loss_dense = s.val_loss_dense;
+  out->was_finished = 1;
+}
+
+/* Looks at the run directory under the lock. With --overwrite a finished or different run is moved
+ * away; an unfinished one of the same configuration is resumed all the same, since a job script
+ * repeats its command line. */
+static rp_status settle(rp_training *r, rp_run_kind *kind, rp_error *err) {
+  rp_status st = RP_OK;
+  char *diff = NULL, *moved = NULL;
+  const char *dir = r->s.trainer.run_dir;
+  RP_GO(rp_run_look(dir, r->c, kind, &diff, err));
+  const bool other = *kind == RP_RUN_DIFFERENT;
+  if (other && !r->o->overwrite) RP_GO(rp_run_differs(dir, diff, err));
+  if (!(other || *kind == RP_RUN_FINISHED) || !r->o->overwrite) goto fail;
+  RP_GO(rp_run_move_away(dir, &moved, err));
+  RP_GO(rp_lock_moved(&r->lock, moved, err));
+  rp_lock_drop(&r->lock);
+  RP_GO(rp_lock_take(&r->lock, dir, r->o->job, r->o->take_over, err));
+  rp_log(RP_LOG_NOTICE, "the run that was there is now %s", moved);
+  *kind = RP_RUN_NEW;
+fail:
+  rp_free(diff);
+  rp_free(moved);
+  return st;
+}
+
+/* ---- before the first step ---- */
+
+static rp_status read_tokenizer(rp_training *r, const char *path, rp_error *err) {
+  return rp_file_read(path, (size_t)1 << 28, &r->tokenizer, &r->tokenizer_bytes, err);
+}
+
+/* tokenizer=FILE, else what lies beside the weights, which come from `from` (NULL: nowhere). */
+static rp_status find_tokenizer(rp_training *r, const char *from, rp_error *err) {
+  rp_status st = RP_OK;
+  rp_store *s = NULL;
+  char *path = NULL;
+  if (r->s.trainer.tokenizer) return read_tokenizer(r, r->s.trainer.tokenizer, err);
+  if (!from) return RP_OK;
+  RP_GO(rp_store_open(&s, from, err));
+  path = rp_path_join(rp_store_path(s), "tokenizer.model");
+  if (!path) RP_GO(rp_fail_memory(err, strlen(from), "a path"));
+  if (rp_is_file(path)) RP_GO(read_tokenizer(r, path, err));
+fail:
+  rp_free(path);
+  rp_store_close(s);
+  return st;
+}
+
+static rp_status check_disk(const rp_training *r, rp_error *err) {
+  rp_train_memory m;
+  char want[32], have[32];
+  if (!r->s.trainer.save_checkpoint || r->s.trainer.max_epoch == 0) return RP_OK;
+  RP_TRY(rp_memplan_make(&r->s, r->kind, &m, err));
+  const uint64_t disk = rp_disk_free(r->s.trainer.run_dir);
+  if (!disk || disk >= 2 * m.checkpoint) return RP_OK;
+  rp_format_bytes(want, 2 * (double)m.checkpoint);
+  rp_format_bytes(have, (double)disk);
+  return rp_fail(err, RP_FAIL, "%s: two checkpoints take %s and %s are free on that file system; "
+                 "make room, give run_dir= on another one, or trainer.save_checkpoint=false",
+                 r->s.trainer.run_dir, want, have);
+}
+
+static void this_cpu(char out[96]) {
+  rp_snprintf(out, 96, "%.70s (%s)", rp_cpu()->name, rp_cpu_level_name(rp_cpu_now()));
+}
+
+static void notice_other_machine(const rp_training *r, const char *cpu, int threads) {
+  if (!*r->state.cpu || !r->state.threads) return;
+  if (strcmp(r->state.cpu, cpu) == 0 && r->state.threads == threads) return;
+  rp_log(RP_LOG_NOTICE, "the checkpoint was made with %d threads on %s, this is %d threads on %s: "
+         "bits may differ", r->state.threads, r->state.cpu, threads, cpu);
+}
+
+static rp_status check_state(const rp_training *r, const char *dir, rp_error *err) {
+  const int64_t S = r->t.S;
+  if ((r->state.of < 0 || r->state.of == S) && r->state.step <= S) return RP_OK;
+  return rp_fail(err, RP_BAD_DATA, "%s: was saved at step %lld of %lld, but the data now give %lld "
+                 "steps; bring the token files back to what they were, or start another run with "
+                 "run_dir=", dir, (long long)r->state.step, (long long)r->state.of, (long long)S);
+}
+
+/* Allocates and fills: from the checkpoint `dir`, or from pretrained weights, or at random. */
+static rp_status open_trainer(rp_training *r, const char *dir, rp_error *err) {
+  const rp_trainer_settings *s = &r->s.trainer;
+  const int shards = r->state.shards > 0 ? r->state.shards : s->shards > 0 ? s->shards : 1;
+  if (s->shards > 0 && shards != s->shards)
+    return rp_fail(err, RP_USAGE, "data.shards=%d, but %s was saved with %d; leave data.shards out",
+                   s->shards, dir, shards);
+  RP_TRY(rp_memplan_check(&r->s, r->kind, err));
+  RP_TRY(check_disk(r, err));
+  if (!r->in->no_rate && s->max_epoch > 0)
+    r->rate = rp_trainer_product_rate(r->kind, s->dtype);
+  RP_TRY(rp_trainer_open(&r->t, &r->s, r->kind, shards, err));
+  r->flops = rp_trainer_flops(&r->s, r->t.accum);
+  if (dir) {
+    RP_TRY(check_state(r, dir, err));
+    RP_TRY(find_tokenizer(r, dir, err));
+    return rp_trainer_resume(&r->t, dir, &r->state, err);
+  }
+  RP_TRY(find_tokenizer(r, s->pretrained_path, err));
+  if (s->pretrained_path) return rp_trainer_load_weights(&r->t, s->pretrained_path, err);
+  return rp_trainer_init(&r->t, err);
+}
+
+static rp_status open_files(rp_training *r, rp_error *err) {
+  rp_status st = RP_OK;
+  rp_error e = {0};
+  const char *dir = r->s.trainer.run_dir;
+  char *path = rp_path_join(dir, "config.yaml");
+  if (!path) return rp_fail_memory(err, strlen(dir), "a path");
+  RP_GO(rp_config_yaml(r->c, &r->config_text, err));
+  if (!rp_exists(path))
+    RP_GO(rp_file_replace(path, r->config_text, strlen(r->config_text), true, err));
+  RP_GO(rp_metrics_open(&r->metrics, dir, r->state.step, err));
+  if (rp_events_open(&r->events, dir, r->resumed ? r->state.step : -1, &e))
+    rp_log(RP_LOG_WARNING, "%s; training goes on without TensorBoard events", e.text);
+fail:
+  rp_free(path);
+  return st;
+}
+
+static rp_status open_run(rp_training *r, rp_error *err) {
+  rp_status st = RP_OK;
+  char *dir = NULL;
+  char cpu[96];
+  rp_checkpoint_clean(r->s.trainer.run_dir);
+  RP_GO(latest_state(r->s.trainer.run_dir, &dir, &r->state, err));
+  r->resumed = dir != NULL;
+  if (!dir) r->state = (rp_loop_state){.val_loss = NAN, .val_loss_dense = NAN, .val_step = -1};
+  RP_GO(open_trainer(r, dir, err));
+  if (r->state.tokens < 0)
+    r->state.tokens = r->state.step * r->s.trainer.global_batch * r->s.train.T;
+  this_cpu(cpu);
+  notice_other_machine(r, cpu, rp_threads());
+  rp_snprintf(r->state.cpu, sizeof r->state.cpu, "%s", cpu);
+  r->state.threads = rp_threads();
+  r->state.of = r->t.S;
+  r->before = r->state.seconds;
+  RP_GO(open_files(r, err));
+fail:
+  rp_free(dir);
+  return st;
+}
+
+/* ---- start to end ---- */
+
+static rp_status train_here(rp_training *r, rp_error *err) {
+  r->began = r->last_save = rp_now();
+  r->saved = r->resumed;
+  rp_training_status(r, "running", NULL);
+  rp_train_event e = rp_training_event(r, RP_TRAIN_START);
+  rp_training_tell(r, &e);
+  RP_TRY(rp_training_loop(r, err));
+  rp_training_status(r, "finished", NULL);
+  return RP_OK;
+}
+
+static void note_end(rp_training *r, rp_status st, const rp_error *err, rp_train_result *out) {
+  if (st == RP_STOPPED)
+    rp_training_status(r, "stopped", NULL);
+  else if (st)
+    rp_training_status(r, "failed", err->text);
+  if (!r->t.q) return;
+  out->step = r->state.step;
+  out->of = r->t.S;
+  out->val_loss = r->state.val_loss;
+  out->val_loss_dense = r->state.val_loss_dense;
+  out->skipped = r->state.skipped;
+  out->saved = r->saved;
+  rp_train_event e = rp_training_event(r, RP_TRAIN_END);
+  e.val_loss = r->state.val_loss;
+  e.val_loss_dense = r->state.val_loss_dense;
+  e.text = st ? err->text : NULL;
+  rp_training_tell(r, &e);
+}
+
+/* A run directory that was made for a start which failed at once is taken away again. */
+static void forget(const rp_training *r, bool made) {
+  if (made) (void)rmdir(r->s.trainer.run_dir);
+}
+
+static rp_status in_place(rp_training *r, rp_train_result *out, rp_error *err) {
+  rp_run_kind kind = RP_RUN_NEW;
+  const char *dir = r->s.trainer.run_dir;
+  const bool there = rp_exists(dir);
+  RP_TRY(rp_mkdirs(dir, err));
+  rp_status st = rp_lock_take(&r->lock, dir, r->o->job, r->o->take_over, err);
+  if (!st) st = settle(r, &kind, err);
+  if (!st && kind == RP_RUN_FINISHED) {
+    report_finished(dir, out);
+  } else if (!st) {
+    const bool fresh = kind == RP_RUN_NEW;
+    st = open_run(r, err);
+    const bool opened = !st;
+    if (!st) st = train_here(r, err);
+    if (opened || !fresh) note_end(r, st, err, out);
+  }
+  rp_lock_drop(&r->lock);
+  forget(r, st && !there);
+  return st;
+}
+
+/* A run of another configuration, or a finished one, is told about before anything is touched: its
+ * directory may be read-only, its lock may be held. */
+static rp_status look_first(const rp_training *r, rp_train_result *out, bool *done,
+                            rp_error *err) {
+  rp_run_kind kind;
+  char *diff = NULL;
+  const char *dir = r->s.trainer.run_dir;
+  *done = false;
+  if (r->o->overwrite) return RP_OK;
+  rp_status st = rp_run_look(dir, r->c, &kind, &diff, err);
+  if (!st && kind == RP_RUN_DIFFERENT) st = rp_run_differs(dir, diff, err);
+  if (!st && kind == RP_RUN_FINISHED) {
+    report_finished(dir, out);
+    *done = true;
+  }
+  rp_free(diff);
+  return st;
+}
+
+static void close_training(rp_training *r) {
+  rp_trainer_close(&r->t);
+  rp_metrics_close(&r->metrics);
+  rp_events_close(r->events);
+  rp_free(r->config_text);
+  rp_free(r->tokenizer);
+  rp_settings_free(&r->s);
+}
+
+rp_status rp_train_with(const rp_config *c, const rp_train_opts *opts, const rp_train_inner *inner,
+                        rp_train_result *result, rp_error *err) {
+  rp_status st = RP_OK;
+  rp_train_result unread;
+  rp_error own = {0};
+  rp_train_opts defaults;
+  const rp_train_inner none = {.device = -1};
+  bool done = false;
+  if (!result) result = &unread;
+  if (!err) err = &own;
+  rp_train_defaults(&defaults);
+  rp_training r = {.c = c, .o = opts ? opts : &defaults, .in = inner ? inner : &none,
+                   .lock = {.fd = -1}, .metrics = {.fd = -1}, .save_seconds = NAN,
+                   .step_seconds = NAN};
+  name_result(result, "");
+  RP_GO(rp_settings_read(&r.s, c, 1, err));
+  name_result(result, r.s.trainer.run_dir);
+  RP_GO(check_settings(&r, err));
+  RP_GO(look_first(&r, result, &done, err));
+  if (!done) st = in_place(&r, result, err);
+fail:
+  close_training(&r);
+  return st;
+}
+
+rp_status rp_train(const rp_config *c, const rp_train_opts *opts, rp_train_result *result,
+                   rp_error *err) {
+  return rp_train_with(c, opts, NULL, result, err);
+}
