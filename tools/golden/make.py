@@ -234,8 +234,8 @@ def train_apart(got, want):
 
 
 def data_of(s, case):
-    seed, S, acc, B, T = case.get("seed", 1), case["S"], case["accumulation"], case["batch"], case["T"]
-    ids, labels = hashing.batch(seed, "ids", S * acc * B, T, s.V)
+    S, acc, B, T = (case[k] for k in ("S", "accumulation", "batch", "T"))
+    ids, labels = hashing.batch(case.get("seed", 1), "ids", S * acc * B, T, s.V)
     ids, labels = (x.reshape(S, acc, B, T) for x in (ids, labels))
     both = [[(torch.from_numpy(ids[i, a]), torch.from_numpy(labels[i, a])) for a in range(acc)]
             for i in range(S)]
@@ -308,7 +308,8 @@ def main():
     torch.manual_seed(0)
     wanted = sys.argv[1:]
     OUT.mkdir(parents=True, exist_ok=True)
-    for table, make in ((cases.PASS, make_pass), (cases.CACHE, make_cache), (cases.TRAIN, make_train)):
+    kinds = ((cases.PASS, make_pass), (cases.CACHE, make_cache), (cases.TRAIN, make_train))
+    for table, make in kinds:
         for name, case in table.items():
             if not wanted or name in wanted:
                 make(name, case)
