@@ -20,39 +20,39 @@ const char *rp_bf16_way_name(rp_bf16_way way) { return way == RP_BF16_DOT ? "dot
 
 void rp_bf16_way_force(int way) { atomic_store(&forced, way); }
 
-/* Seconds of the fastest product of SIDE^3 in a way; 0 when it cannot be had. */
-static double seconds_of(rp_bf16_way way, uint8_t *buffer) {
-  rp_products *p;
-  rp_error err = {0};
+/* Seconds of the fastest of some products of SIDE^3 in a way; 0 when it cannot be had. */
+static double seconds_of(rp_bf16_way way, rp_error *err) {
+  rp_device *d = NULL;
+  rp_queue *q = NULL;
+  rp_ptr m = {0};
+  double best = 0;
+  const size_t square = (size_t)SIDE * SIDE * 2;
   rp_bf16_way_force((int)way);
-  const rp_status opened = rp_products_open(&p, rp_threads(), &err);
+  const rp_status opened = rp_device_open(&d, RP_DEVICE_CPU, err);
   rp_bf16_way_force(-1);
   if (opened) return 0;
-  rp_cpu_ctx c = {.threads = rp_threads(), .products = p, .err = &err};
-  const size_t square = (size_t)SIDE * SIDE * 2;
+  if (rp_queue_open(&q, d, err) || rp_device_alloc(d, 3 * square, "a trial", &m, err)) goto done;
   const rp_gemm_args a = {.M = SIDE, .N = SIDE, .K = SIDE, .tb = 1, .lda = SIDE, .ldb = SIDE,
-                          .ldc = SIDE, .a = {{(uintptr_t)buffer}, RP_BF16},
-                          .b = {{(uintptr_t)buffer + square}, RP_BF16},
-                          .c = {{(uintptr_t)buffer + 2 * square}, RP_BF16}};
-  double best = 0;
-  c.scratch_bytes = rp_products_scratch(&c, &a);
-  c.scratch = rp_malloc(c.scratch_bytes + 64, 1);
-  for (int i = 0; c.scratch && i <= ROUNDS; i++) {
+                          .ldc = SIDE, .a = {m, RP_BF16}, .b = {rp_ptr_add(m, square), RP_BF16},
+                          .c = {rp_ptr_add(m, 2 * square), RP_BF16}};
+  if (rp_queue_reserve(q, rp_op_scratch(d, RP_OP_gemm, &a), err)) goto done;
+  for (int i = 0; i <= ROUNDS; i++) {
     const double t = rp_now();
-    rp_products_gemm(&c, &a, 0);
+    rp_op_gemm(q, &a);
+    if (rp_wait(q, err)) break;
     const double took = rp_now() - t;
     if (i > 0 && (best == 0 || took < best)) best = took;
   }
-  rp_free(c.scratch);
-  rp_products_close(p);
-  return err.status ? 0 : best;
+done:
+  rp_queue_close(q);
+  rp_device_close(d);
+  return err->status ? 0 : best;
 }
 
 static rp_bf16_way measured(void) {
-  uint8_t *buffer = rp_calloc(3 * (size_t)SIDE * SIDE, 2);
-  if (!buffer) return RP_BF16_WIDEN;
-  const double dot = seconds_of(RP_BF16_DOT, buffer), wide = seconds_of(RP_BF16_WIDEN, buffer);
-  rp_free(buffer);
+  rp_error err = {0};
+  const double dot = seconds_of(RP_BF16_DOT, &err);
+  const double wide = seconds_of(RP_BF16_WIDEN, &err);
   return dot > 0 && (wide == 0 || dot < wide) ? RP_BF16_DOT : RP_BF16_WIDEN;
 }
 
@@ -87,7 +87,7 @@ static void choose(void) {
 
 rp_bf16_way rp_bf16_way_now(rp_way_reason *reason) {
   const int force = atomic_load(&forced);
-  if (force >= 0) { /* also from inside choose(), which measures */
+  if (force >= 0) { /* also from inside choose() */
     if (reason) *reason = RP_WAY_ASKED;
     return (rp_bf16_way)force;
   }

@@ -15,7 +15,9 @@ static const rp_cpu_table *table_of(rp_cpu_level level) {
 
 rp_status rp_cpu_engine_open(rp_cpu_engine *e, rp_cpu_level level, bool library, rp_error *err) {
   *e = (rp_cpu_engine){.table = table_of(level), .threads = rp_threads(), .real = RP_F32};
-  return library && rp_products_there() ? rp_products_open(&e->products, e->threads, err) : RP_OK;
+  if (!library || !rp_products_there()) return RP_OK;
+  e->way = rp_bf16_way_now(NULL);
+  return rp_products_open(&e->products, e->threads, err);
 }
 
 void rp_cpu_engine_ref64(rp_cpu_engine *e) {
@@ -27,11 +29,26 @@ void rp_cpu_engine_close(rp_cpu_engine *e) {
   e->products = NULL;
 }
 
+static bool own_product(const rp_cpu_engine *e, const rp_gemm_args *a) {
+  return !e->products || (a->a.dtype == RP_BF16 && e->way == RP_BF16_WIDEN);
+}
+
+static void gemm(rp_cpu_ctx *c, const rp_gemm_args *a, size_t used) {
+  const rp_cpu_engine *e = c->products;
+  if (own_product(e, a))
+    e->table->gemm(c, a, used);
+  else
+    rp_products_gemm(e->products, c, a, used);
+}
+
+static size_t gemm_scratch(const rp_cpu_ctx *c, const rp_gemm_args *a) {
+  const rp_cpu_engine *e = c->products;
+  return own_product(e, a) ? e->table->gemm_scratch(c, a) : rp_products_scratch(e->products, a);
+}
+
 static rp_cpu_ctx context(const rp_cpu_engine *e) {
-  return (rp_cpu_ctx){.threads = e->threads,
-                      .gemm = e->products ? rp_products_gemm : e->table->gemm,
-                      .gemm_scratch = e->products ? rp_products_scratch : e->table->gemm_scratch,
-                      .products = e->products};
+  return (rp_cpu_ctx){.threads = e->threads, .gemm = gemm,
+                      .gemm_scratch = gemm_scratch, .products = e};
 }
 
 bool rp_cpu_engine_has(const rp_cpu_engine *e, rp_op op) { return e->table->run[op] != NULL; }

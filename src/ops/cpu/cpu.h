@@ -10,6 +10,7 @@
 typedef struct {
   const rp_cpu_table *table;
   rp_products *products; /* NULL: the level's own */
+  rp_bf16_way way;       /* widen: bfloat16 is the level's own too */
   int threads;
   rp_dtype real;
 } rp_cpu_engine;

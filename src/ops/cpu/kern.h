@@ -22,7 +22,7 @@ struct rp_cpu_ctx {
    * bytes of c->scratch. */
   void (*gemm)(rp_cpu_ctx *c, const rp_gemm_args *a, size_t used);
   size_t (*gemm_scratch)(const rp_cpu_ctx *c, const rp_gemm_args *a);
-  void *products;   /* the products' own data (cached primitives) */
+  const void *products; /* the products' own data */
   rp_error *err;    /* first error of the queue: rp_fail(c->err, ...) in the driver, then return */
 };
 

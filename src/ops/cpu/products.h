@@ -14,14 +14,14 @@ bool rp_products_there(void);
 /* RP_FAIL "built without oneDNN" where there is none. */
 rp_status rp_products_open(rp_products **p, int threads, rp_error *err);
 void rp_products_close(rp_products *p); /* NULL is fine */
-/* As ctx.gemm and ctx.gemm_scratch, with ctx.products. */
-void rp_products_gemm(rp_cpu_ctx *c, const rp_gemm_args *a, size_t used);
-size_t rp_products_scratch(const rp_cpu_ctx *c, const rp_gemm_args *a);
+/* As ctx.gemm and ctx.gemm_scratch. */
+void rp_products_gemm(rp_products *p, rp_cpu_ctx *c, const rp_gemm_args *a, size_t used);
+size_t rp_products_scratch(rp_products *p, const rp_gemm_args *a);
 /* "oneDNN 2.6.3"; static. */
 const char *rp_products_name(void);
 
 /* Products of bfloat16 with float32 sums run through the processor's bfloat16 dot product (or AMX), or
- * through float32 multiply-adds on operands widened first. The products are the same, only the sums
+ * through float32 multiply-adds on panels widened while they are packed (kern/gemm.c). The products are the same, only the sums
  * round differently. */
 typedef enum { RP_BF16_WIDEN, RP_BF16_DOT } rp_bf16_way;
 const char *rp_bf16_way_name(rp_bf16_way way); /* "widen", "dot" */
@@ -31,7 +31,7 @@ typedef enum { RP_WAY_ASKED, RP_WAY_TABLE, RP_WAY_MEASURED, RP_WAY_ONLY } rp_way
 /* Of this processor: RATPLUS_BF16=dot|widen, else a table by family, else a measurement of some
  * milliseconds; decided once. reason may be NULL. */
 rp_bf16_way rp_bf16_way_now(rp_way_reason *reason);
-/* Benchmarks and tests: the way of products opened from now on; -1 gives the choice back. */
+/* Benchmarks and tests: the way of devices opened from now on; -1 gives the choice back. */
 void rp_bf16_way_force(int way);
 
 #endif

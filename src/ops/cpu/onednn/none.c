@@ -13,13 +13,13 @@ rp_status rp_products_open(rp_products **p, int threads, rp_error *err) {
 
 void rp_products_close(rp_products *p) { (void)p; }
 
-void rp_products_gemm(rp_cpu_ctx *c, const rp_gemm_args *a, size_t used) {
-  (void)a, (void)used;
+void rp_products_gemm(rp_products *p, rp_cpu_ctx *c, const rp_gemm_args *a, size_t used) {
+  (void)p, (void)a, (void)used;
   rp_fail(c->err, RP_FAIL, "built without oneDNN");
 }
 
-size_t rp_products_scratch(const rp_cpu_ctx *c, const rp_gemm_args *a) {
-  (void)c, (void)a;
+size_t rp_products_scratch(rp_products *p, const rp_gemm_args *a) {
+  (void)p, (void)a;
   return 0;
 }
 

@@ -1,8 +1,7 @@
 /* products.c - matrix products by oneDNN 2.6 and 3.x, whose ways to describe a primitive differ.
  *
  * A shape's primitive is made once and kept in a table with the memory objects that carry its
- * operands; the scratchpad is the queue's. bfloat16 runs as it is ("dot") or widened to float32 in
- * scratch first ("widen"): see products.h. */
+ * operands; the scratchpad is the queue's. */
 #include "ops/cpu/products.h"
 
 #if RATPLUS_WITH_ONEDNN
@@ -31,7 +30,6 @@ struct rp_products {
   pthread_mutex_t mutex;
   dnnl_engine_t engine;
   dnnl_stream_t stream;
-  rp_bf16_way way;
   int threads;
   entry *entries; /* open addressing; primitive NULL: free */
   size_t used, cap; /* cap: a power of two */
@@ -62,7 +60,6 @@ rp_status rp_products_open(rp_products **out, int threads, rp_error *err) {
   rp_products *p = rp_calloc(1, sizeof *p);
   if (!p) return rp_fail_memory(err, sizeof *p, "matrix products");
   p->threads = threads;
-  p->way = rp_bf16_way_now(NULL);
   if (dnnl_engine_create(&p->engine, dnnl_cpu, 0) ||
       dnnl_stream_create(&p->stream, p->engine, dnnl_stream_default_flags)) {
     if (p->engine) dnnl_engine_destroy(p->engine);
@@ -253,52 +250,6 @@ static key key_of(const rp_gemm_args *a, rp_dtype in, rp_dtype out) {
   return k;
 }
 
-static size_t rounded(size_t bytes) { return (bytes + 63) & ~(size_t)63; }
-static size_t floats(int64_t n) { return rounded((size_t)n * sizeof(float)); }
-
-static bool widens(const rp_products *p, const rp_gemm_args *a) {
-  return a->a.dtype == RP_BF16 && p->way == RP_BF16_WIDEN;
-}
-
-static int64_t stored_rows(int t, int64_t rows, int64_t cols) { return t ? cols : rows; }
-
-/* The product that runs once the operands of a lie widened, without gaps, in scratch; c too when it
- * is bfloat16. */
-static rp_gemm_args widened(const rp_gemm_args *a) {
-  rp_gemm_args w = *a;
-  w.lda = a->ta ? a->M : a->K;
-  w.ldb = a->tb ? a->K : a->N;
-  if (a->c.dtype == RP_BF16) w.ldc = a->N;
-  w.a.dtype = w.b.dtype = w.c.dtype = RP_F32;
-  return w;
-}
-
-static size_t widened_bytes(const rp_gemm_args *a) {
-  return floats((int64_t)a->M * a->K) + floats((int64_t)a->K * a->N) +
-         (a->c.dtype == RP_BF16 ? floats((int64_t)a->M * a->N) : 0);
-}
-
-static void widen(rp_cpu_ctx *c, rp_tensor from, int64_t ld, int64_t rows, int64_t cols,
-                  float *to) {
-  const uint16_t *x = (const uint16_t *)from.p.at;
-#pragma omp parallel for num_threads(c->threads) schedule(static)
-  for (int64_t i = 0; i < rows; i++) {
-    const uint16_t *restrict row = x + i * ld;
-    float *restrict out = to + i * cols;
-    for (int64_t j = 0; j < cols; j++) out[j] = rp_bf16_to_f32(row[j]);
-  }
-}
-
-static void narrow(rp_cpu_ctx *c, const float *from, const rp_gemm_args *a) {
-  uint16_t *x = (uint16_t *)a->c.p.at;
-#pragma omp parallel for num_threads(c->threads) schedule(static)
-  for (int64_t i = 0; i < a->M; i++) {
-    const float *restrict row = from + i * a->N;
-    uint16_t *restrict out = x + i * a->ldc;
-    for (int64_t j = 0; j < a->N; j++) out[j] = rp_f32_to_bf16(row[j]);
-  }
-}
-
 /* Nothing to multiply: C is 0, or stays. */
 static bool empty(const rp_gemm_args *a) {
   if (a->M == 0 || a->N == 0) return true;
@@ -309,8 +260,7 @@ static bool empty(const rp_gemm_args *a) {
   return true;
 }
 
-static void execute(rp_cpu_ctx *c, const rp_gemm_args *a, size_t used) {
-  rp_products *p = c->products;
+static void execute(rp_products *p, rp_cpu_ctx *c, const rp_gemm_args *a, size_t used) {
   const key k = key_of(a, a->a.dtype, a->c.dtype);
   entry *e;
   if (find(p, &k, &e, c->err)) return;
@@ -334,26 +284,6 @@ static void execute(rp_cpu_ctx *c, const rp_gemm_args *a, size_t used) {
             rp_products_name(), a->M, a->N, a->K, (int)st);
 }
 
-static void execute_widened(rp_cpu_ctx *c, const rp_gemm_args *a, size_t used) {
-  rp_gemm_args w = widened(a);
-  const int64_t rows_a = stored_rows(a->ta, a->M, a->K), rows_b = stored_rows(a->tb, a->K, a->N);
-  float *x = (float *)(c->scratch + used);
-  used += floats((int64_t)a->M * a->K);
-  float *y = (float *)(c->scratch + used);
-  used += floats((int64_t)a->K * a->N);
-  float *z = (float *)(c->scratch + used);
-  widen(c, a->a, a->lda, rows_a, w.lda, x);
-  widen(c, a->b, a->ldb, rows_b, w.ldb, y);
-  w.a.p.at = (uintptr_t)x;
-  w.b.p.at = (uintptr_t)y;
-  if (a->c.dtype == RP_BF16) {
-    used += floats((int64_t)a->M * a->N);
-    w.c.p.at = (uintptr_t)z;
-  }
-  execute(c, &w, used);
-  if (a->c.dtype == RP_BF16) narrow(c, z, a);
-}
-
 /* oneDNN takes its team from the calling thread's setting, when it makes a primitive and when it
  * runs one. */
 static int begin(rp_products *p) {
@@ -368,30 +298,23 @@ static void end(rp_products *p, int before) {
   pthread_mutex_unlock(&p->mutex);
 }
 
-void rp_products_gemm(rp_cpu_ctx *c, const rp_gemm_args *a, size_t used) {
-  rp_products *p = c->products;
+void rp_products_gemm(rp_products *p, rp_cpu_ctx *c, const rp_gemm_args *a, size_t used) {
   if (empty(a)) return;
   const int before = begin(p);
-  if (widens(p, a))
-    execute_widened(c, a, used);
-  else
-    execute(c, a, used);
+  execute(p, c, a, used);
   end(p, before);
 }
 
 /* An error here comes again when the product runs. */
-size_t rp_products_scratch(const rp_cpu_ctx *c, const rp_gemm_args *a) {
-  rp_products *p = c->products;
+size_t rp_products_scratch(rp_products *p, const rp_gemm_args *a) {
   rp_error err = {0};
   if (a->M == 0 || a->N == 0 || a->K == 0) return 0;
-  const bool wide = widens(p, a);
-  const rp_gemm_args w = wide ? widened(a) : *a;
-  const key k = key_of(&w, w.a.dtype, w.c.dtype);
+  const key k = key_of(a, a->a.dtype, a->c.dtype);
   entry *e;
   const int before = begin(p);
   const size_t pad = find(p, &k, &e, &err) ? 0 : e->scratchpad;
   end(p, before);
-  return rounded(pad) + (wide ? widened_bytes(a) : 0);
+  return (pad + 63) & ~(size_t)63;
 }
 
 #else
