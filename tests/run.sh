@@ -46,9 +46,10 @@ need_locale() {
   fi
 }
 need_locale || echo "# no locale de_DE.UTF-8 and no localedef to make it (Debian package locales)"
+in_locale=
 if [ -n "${RATPLUS_LOCALE:-}" ]; then
   unset LC_ALL
-  export LC_NUMERIC=$RATPLUS_LOCALE
+  in_locale=LC_NUMERIC=$RATPLUS_LOCALE
 fi
 
 passed=0 failed=0 skipped=0
@@ -99,7 +100,7 @@ run_one() {
   local name=$1 reader=$2 log=$scratch/log began ended status p=0 f=0 s=0 word what
   shift 2
   began=$(date +%s%N)
-  timeout -k 10 "${CHECK_TIMEOUT:-900}" "$@" >"$log" 2>&1 </dev/null
+  timeout -k 10 "${CHECK_TIMEOUT:-900}" env $in_locale "$@" >"$log" 2>&1 </dev/null
   status=$?
   ended=$(date +%s%N)
   while read -r word what; do

@@ -59,7 +59,8 @@ bad=$?
 
 twice=$(echo "$files" | sed 's|.*/||' | sort | uniq -d)
 for name in $twice; do
-  echo "the name $name is used twice:" $(echo "$files" | grep "/$name\$")
+  echo "the name $name is used twice:"
+  echo "$files" | grep "/$name\$" | sed 's/^/  /'
   bad=1
 done
 exit $bad
