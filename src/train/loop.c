@@ -27,7 +27,7 @@ void rp_training_tell(const rp_training *r, const rp_train_event *e) {
 void rp_training_status(rp_training *r, const char *state, const char *error) {
   rp_run_status s = rp_run_status_none(state);
   s.step = r->state.step;
-  s.of = r->t.S;
+  s.of = r->t.q ? r->t.S : r->state.of;
   s.val_loss = r->state.val_loss;
   s.val_loss_dense = r->state.val_loss_dense;
   s.seconds_per_step = r->step_seconds;
@@ -317,7 +317,7 @@ rp_status rp_training_loop(rp_training *r, rp_error *err) {
   if (r->state.step >= S) return only_validate(r, err);
   while (r->state.step < S) {
     rp_metrics m;
-    double grad_norm1;
+    double grad_norm1 = NAN;
     RP_TRY(iterate(r, &m, &grad_norm1, &in, err));
     const bool last = r->state.step == S;
     const bool log = last || (every > 0 && m.step % every == 0);
