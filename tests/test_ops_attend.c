@@ -1,0 +1,316 @@
+/* Attention: forward against the definition (every query masked by brute force, in double), backward
+ * against central differences on ref64 and every level against ref64. */
+#include "kern_box.h"
+
+typedef struct {
+  int rows, n[4], H, Hk, h, tokens, longest;
+  rp_pat pat[8]; /* [plan 0..1][Hk], at most */
+  int plan[4];
+  double scale;
+} shape;
+
+static rp_pat some_pat(rp_rng *r, int T) {
+  static const int D[] = {-1, 1, 1, 2, 3, 4, 16, 64, 100};
+  rp_pat p = {D[rp_rng_below(r, 9)], 0, 0};
+  if (check_pick(r, 0, 1)) p.W = check_pick(r, 0, check_pick(r, 0, 2) ? 20 : T + 5);
+  if (check_pick(r, 0, 2) == 0) p.I = check_pick(r, 0, check_pick(r, 0, 2) ? 20 : T + 5);
+  if (p.D == -1 && !p.W && !p.I) p.W = 1;
+  return p;
+}
+
+static shape some_shape(rp_rng *r, int longest) {
+  static const int h[] = {2, 6, 16, 64, 128, 8, 20};
+  shape s = {.rows = check_pick(r, 1, 3), .Hk = check_pick(r, 1, 2)};
+  s.H = s.Hk * check_pick(r, 1, 3);
+  s.h = h[rp_rng_below(r, 7)];
+  for (int i = 0; i < s.rows; i++) {
+    s.n[i] = check_pick(r, 0, 5) ? check_pick(r, 1, longest) : 1;
+    s.tokens += s.n[i];
+    if (s.n[i] > s.longest) s.longest = s.n[i];
+    s.plan[i] = check_pick(r, 0, 1);
+  }
+  for (int i = 0; i < 2 * s.Hk; i++) s.pat[i] = some_pat(r, s.longest);
+  s.scale = check_pick(r, 0, 1) ? 1 / sqrt(s.h) : 0.3;
+  return s;
+}
+
+static rp_rows rows_for(const shape *s, rp_ptr *pats) {
+  rp_rows rows = {kern_alloc((size_t)s->rows * sizeof(rp_row)), s->rows, s->tokens, s->longest};
+  int32_t tok = 0;
+  for (int i = 0; i < s->rows; i++) {
+    ((rp_row *)rows.row.at)[i] = (rp_row){tok, s->n[i], 0, -1, s->plan[i]};
+    tok += s->n[i];
+  }
+  *pats = kern_alloc(2 * (size_t)s->Hk * sizeof(rp_pat));
+  memcpy((void *)pats->at, s->pat, 2 * (size_t)s->Hk * sizeof(rp_pat));
+  return rows;
+}
+
+static rp_attend_args forward_for(const shape *s, rp_rng r, rp_dtype real, rp_dtype compute,
+                                  rp_dtype like) {
+  const int64_t nq = (int64_t)s->tokens * s->H * s->h, nk = (int64_t)s->tokens * s->Hk * s->h;
+  rp_attend_args a = {.H = s->H, .Hk = s->Hk, .h = s->h, .pats_stride = s->Hk, .scale = s->scale};
+  a.rows = rows_for(s, &a.pats);
+  a.q = kern_normal(&r, compute, like, nq, 1.5);
+  a.k = kern_normal(&r, compute, like, nk, 1.5);
+  a.v = kern_normal(&r, compute, like, nk, 1);
+  a.out = kern_tensor(compute, nq);
+  a.lse = kern_tensor(real, (int64_t)s->tokens * s->H).p;
+  return a;
+}
+
+static bool sees(rp_pat p, int t, int s) {
+  return s <= t && (s < p.I || t - s <= p.W || (p.D != -1 && (s + 1) % p.D == 0));
+}
+
+/* One query from the definition; abs: sum p |v| by channel; size: the largest sum |q k| scale. */
+static double naive(const rp_attend_args *a, rp_pat p, int tok, int t, int head, double *out,
+                    double *abs, double *size) {
+  const int g = head / (a->H / a->Hk), h = a->h;
+  double *score = calloc((size_t)t + 1, sizeof *score), max = -INFINITY, sum = 0;
+  *size = 0;
+  for (int s = 0; s <= t; s++) {
+    double all = 0;
+    for (int c = 0; c < h; c++) {
+      const double qk = kern_get(a->q, ((int64_t)(tok + t) * a->H + head) * h + c) *
+                        kern_get(a->k, ((int64_t)(tok + s) * a->Hk + g) * h + c) * a->scale;
+      score[s] += qk;
+      all += fabs(qk);
+    }
+    if (sees(p, t, s) && score[s] > max) max = score[s];
+    if (sees(p, t, s) && all > *size) *size = all;
+  }
+  for (int s = 0; s <= t; s++) sum += sees(p, t, s) ? exp(score[s] - max) : 0;
+  for (int c = 0; c < h; c++) out[c] = abs[c] = 0;
+  for (int s = 0; s <= t; s++)
+    for (int c = 0; c < h && sees(p, t, s); c++) {
+      const double pv = exp(score[s] - max) / sum *
+                        kern_get(a->v, ((int64_t)(tok + s) * a->Hk + g) * h + c);
+      out[c] += pv;
+      abs[c] += fabs(pv);
+    }
+  free(score);
+  return max + log(sum);
+}
+
+static void check_forward(const kern_level *l, const shape *s, const rp_attend_args *a) {
+  double out[128], abs[128], size;
+  int tok = 0;
+  for (int row = 0; row < s->rows; tok += s->n[row++])
+    for (int t = 0; t < s->n[row]; t++)
+      for (int head = 0; head < s->H; head++) {
+        const rp_pat p = s->pat[s->plan[row] * s->Hk + head / (s->H / s->Hk)];
+        const double lse = naive(a, p, tok, t, head, out, abs, &size);
+        const double k = l->eps * (8 + 4 * size); /* of exp's argument and of the sums */
+        kern_close(l, kern_real(l, a->lse, (int64_t)(tok + t) * s->H + head), lse,
+                   k + l->eps * 2 * fabs(lse), "lse row %d t %d head %d D=%d W=%d I=%d h=%d", row,
+                   t, head, p.D, p.W, p.I, s->h);
+        for (int c = 0; c < s->h; c++)
+          kern_close(l, kern_get(a->out, ((int64_t)(tok + t) * s->H + head) * s->h + c), out[c],
+                     k * abs[c] + kern_round(a->out.dtype) * fabs(out[c]),
+                     "out row %d t %d head %d c %d D=%d W=%d I=%d h=%d", row, t, head, c, p.D, p.W,
+                     p.I, s->h);
+      }
+}
+
+static void forward_is_the_definition(void **state) {
+  (void)state;
+  kern_level l[4];
+  const int levels = kern_levels(l);
+  rp_rng r = check_rng(1);
+  for (int round = 0; round < 24; round++) {
+    const shape s = some_shape(&r, round % 4 ? 90 : 200);
+    const rp_rng draw = check_rng(100 + (uint64_t)round);
+    for (int i = 0; i < levels; i++)
+      for (int half = 0; half < (i ? 2 : 1); half++) {
+        const rp_dtype compute = half ? RP_BF16 : l[i].real;
+        const rp_attend_args a = forward_for(&s, draw, l[i].real, compute, compute);
+        kern_run(&l[i], RP_OP_attend, &a, 1 + round % 3);
+        check_forward(&l[i], &s, &a);
+        kern_free_all();
+      }
+  }
+}
+
+static rp_attend_bwd_args backward_for(const shape *s, const rp_attend_args *f, rp_rng r,
+                                       rp_dtype real) {
+  const int64_t nq = (int64_t)s->tokens * s->H * s->h, nk = (int64_t)s->tokens * s->Hk * s->h;
+  rp_attend_bwd_args b = {.rows = f->rows, .H = f->H, .Hk = f->Hk, .h = f->h, .scale = f->scale,
+                          .pats_stride = f->pats_stride, .pats = f->pats, .q = f->q, .k = f->k,
+                          .v = f->v, .out = f->out, .lse = f->lse};
+  b.dout = kern_normal(&r, real, RP_F32, nq, 1);
+  b.dq = kern_tensor(real, nq);
+  b.dk = kern_tensor(real, nk);
+  b.dv = kern_tensor(real, nk);
+  return b;
+}
+
+static double loss(const kern_level *l, const rp_attend_args *a, rp_tensor dout, int64_t n) {
+  double sum = 0;
+  kern_run(l, RP_OP_attend, a, 2);
+  for (int64_t i = 0; i < n; i++) sum += kern_get(a->out, i) * kern_get(dout, i);
+  return sum;
+}
+
+static void backward_is_the_slope(void **state) {
+  (void)state;
+  kern_level l[4];
+  kern_levels(l);
+  rp_rng r = check_rng(2);
+  for (int round = 0; round < 30; round++) {
+    const shape s = some_shape(&r, 140);
+    const int64_t nq = (int64_t)s.tokens * s.H * s.h, nk = (int64_t)s.tokens * s.Hk * s.h;
+    const rp_attend_args f = forward_for(&s, check_rng(200 + (uint64_t)round), RP_F64, RP_F64,
+                                         RP_F32);
+    kern_run(&l[0], RP_OP_attend, &f, 1);
+    const rp_attend_bwd_args b = backward_for(&s, &f, check_rng(300), RP_F64);
+    kern_run(&l[0], RP_OP_attend_bwd, &b, 2);
+    const rp_tensor in[] = {f.q, f.k, f.v}, grad[] = {b.dq, b.dk, b.dv};
+    for (int probe = 0; probe < 24; probe++) {
+      const int which = probe % 3;
+      const int64_t i = (int64_t)rp_rng_below(&r, (uint64_t)(which ? nk : nq));
+      const double x = kern_get(in[which], i), e = 1e-5;
+      kern_set(in[which], i, x + e);
+      const double up = loss(&l[0], &f, b.dout, nq);
+      kern_set(in[which], i, x - e);
+      const double down = loss(&l[0], &f, b.dout, nq);
+      kern_set(in[which], i, x);
+      const double want = (up - down) / (2 * e);
+      /* the difference's own error: rounding of sums of nq terms over 2e, and e^2 curvature */
+      kern_close(&l[0], kern_get(grad[which], i), want, 1e-7 + 1e-6 * fabs(want),
+                 "d%c[%d] T=%d h=%d D=%d W=%d I=%d", "qkv"[which], (int)i, s.n[0], s.h, s.pat[0].D,
+                 s.pat[0].W, s.pat[0].I);
+    }
+    kern_free_all();
+  }
+}
+
+static double norm_of(rp_tensor t, int64_t n) {
+  double sum = 0;
+  for (int64_t i = 0; i < n; i++) sum += kern_get(t, i) * kern_get(t, i);
+  return sqrt(sum / (double)n);
+}
+
+static void backward_levels_agree(void **state) {
+  (void)state;
+  kern_level l[4];
+  const int levels = kern_levels(l);
+  rp_rng r = check_rng(3);
+  for (int round = 0; round < 12; round++) {
+    const shape s = some_shape(&r, round % 4 ? 90 : 200);
+    const int64_t n[] = {(int64_t)s.tokens * s.H * s.h, (int64_t)s.tokens * s.Hk * s.h,
+                         (int64_t)s.tokens * s.Hk * s.h};
+    for (int half = 0; half < 2; half++) {
+      const rp_rng draw = check_rng(400 + (uint64_t)round);
+      const rp_attend_args f = forward_for(&s, draw, RP_F64, RP_F64, half ? RP_BF16 : RP_F32);
+      kern_run(&l[0], RP_OP_attend, &f, 1);
+      const rp_attend_bwd_args want = backward_for(&s, &f, check_rng(500), RP_F64);
+      kern_run(&l[0], RP_OP_attend_bwd, &want, 1);
+      const rp_tensor w[] = {want.dq, want.dk, want.dv};
+      for (int i = 1; i < levels; i++) {
+        const rp_dtype compute = half ? RP_BF16 : RP_F32;
+        const rp_attend_args a = forward_for(&s, draw, RP_F32, compute, compute);
+        kern_run(&l[i], RP_OP_attend, &a, 1);
+        const rp_attend_bwd_args b = backward_for(&s, &a, check_rng(500), RP_F32);
+        kern_run(&l[i], RP_OP_attend_bwd, &b, 2);
+        const rp_tensor g[] = {b.dq, b.dk, b.dv};
+        /* 0.1: dout v and delta cancel. Scores up to ~10 in size carry h products of eps each; delta is of an out rounded by
+         * 2^-9, whose error every key of a query shares: larger than its share in single ones */
+        const double tol = half ? 1.0 / 16 : l[i].eps * 100 * (4 + s.h / 8.0);
+        for (int k = 0; k < 3; k++) {
+          const double size = norm_of(w[k], n[k]);
+          double apart = 0;
+          for (int64_t j = 0; j < n[k]; j++) {
+            const double got = kern_get(g[k], j), ref = kern_get(w[k], j);
+            kern_close(&l[i], got, ref, tol * (0.1 + size + fabs(ref)), "d%c[%d] T=%d h=%d half %d",
+                       "qkv"[k], (int)j, s.n[0], s.h, half);
+            apart += (got - ref) * (got - ref);
+          }
+          kern_close(&l[i], sqrt(apart / (double)n[k]), 0, tol * (0.1 + size / 8), "norm of d%c's error",
+                     "qkv"[k]);
+        }
+      }
+      kern_free_all();
+    }
+  }
+}
+
+static void threads_do_not_change_a_bit(void **state) {
+  (void)state;
+  kern_level l[4];
+  const int levels = kern_levels(l);
+  rp_rng r = check_rng(4);
+  for (int round = 0; round < 6; round++) {
+    const shape s = some_shape(&r, 150);
+    const int64_t nq = (int64_t)s.tokens * s.H * s.h, nk = (int64_t)s.tokens * s.Hk * s.h;
+    for (int i = 0; i < levels; i++) {
+      rp_attend_args f[3];
+      rp_attend_bwd_args b[3];
+      const size_t bytes = (size_t)rp_dtype_bytes(l[i].real);
+      for (int t = 0; t < 3; t++) {
+        f[t] = forward_for(&s, check_rng(600), l[i].real, l[i].real, RP_F32);
+        kern_run(&l[i], RP_OP_attend, &f[t], t + 1);
+        b[t] = backward_for(&s, &f[t], check_rng(601), l[i].real);
+        kern_run(&l[i], RP_OP_attend_bwd, &b[t], t + 1);
+        assert_memory_equal(f[0].out.p.at, f[t].out.p.at, (size_t)nq * bytes);
+        assert_memory_equal(b[0].dq.p.at, b[t].dq.p.at, (size_t)nq * bytes);
+        assert_memory_equal(b[0].dk.p.at, b[t].dk.p.at, (size_t)nk * bytes);
+        assert_memory_equal(b[0].dv.p.at, b[t].dv.p.at, (size_t)nk * bytes);
+      }
+      kern_free_all();
+    }
+  }
+}
+
+/* A NaN key reaches exactly the queries that see it, a NaN value those at least (0 * NaN within a
+ * tile), and neither another head. */
+static void nan_reaches_those_who_see_it(void **state) {
+  (void)state;
+  kern_level l[4];
+  const int levels = kern_levels(l);
+  rp_rng r = check_rng(5);
+  for (int round = 0; round < 10; round++) {
+    shape s = some_shape(&r, 120);
+    s.rows = 1;
+    s.H = s.Hk = 2;
+    s.tokens = s.longest = s.n[0];
+    s.plan[0] = 0;
+    const int at = check_pick(&r, 0, s.n[0] - 1);
+    for (int i = 0; i < levels; i++) {
+      const rp_attend_args a = forward_for(&s, check_rng(700), l[i].real, l[i].real, RP_F32);
+      kern_set(round % 2 ? a.k : a.v, (int64_t)at * 2 * s.h, NAN);
+      kern_run(&l[i], RP_OP_attend, &a, 2);
+      for (int t = 0; t < s.n[0]; t++) {
+        const bool is = isnan(kern_get(a.out, (int64_t)t * 2 * s.h));
+        const bool want = sees(s.pat[0], t, at);
+        assert_false(isnan(kern_get(a.out, ((int64_t)t * 2 + 1) * s.h)));
+        if (round % 2 ? is != want : want && !is)
+          fail_msg("%s: query %d, NaN in key %d, D=%d W=%d I=%d", l[i].name, t, at, s.pat[0].D,
+                   s.pat[0].W, s.pat[0].I);
+      }
+      kern_free_all();
+    }
+  }
+}
+
+static void cached_rows_are_refused(void **state) {
+  (void)state;
+  kern_level l[4];
+  const int levels = kern_levels(l);
+  rp_rng r = check_rng(6);
+  const shape s = some_shape(&r, 20);
+  for (int i = 0; i < levels; i++) {
+    const rp_attend_args a = forward_for(&s, check_rng(800), l[i].real, l[i].real, RP_F32);
+    rp_error err;
+    ((rp_row *)a.rows.row.at)->slot = 0;
+    check_fails(kern_try(&l[i], RP_OP_attend, &a, 1, &err), RP_FAIL, err, "slot 0");
+    kern_free_all();
+  }
+}
+
+static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(forward_is_the_definition), cmocka_unit_test(backward_is_the_slope),
+    cmocka_unit_test(backward_levels_agree),     cmocka_unit_test(threads_do_not_change_a_bit),
+    cmocka_unit_test(nan_reaches_those_who_see_it), cmocka_unit_test(cached_rows_are_refused),
+};
+CHECK_MAIN(tests)
