@@ -57,15 +57,22 @@ rp_status rp_pth_read(rp_store *s, const char *path, rp_error *err);
 /* A model directory, checkpoint or run directory. */
 rp_status rp_modeldir_read(rp_store *s, const char *path, rp_error *err);
 
-/* Sizes told by the tensors alone; -1 where they do not say. */
+/* Sizes told by the tensors alone, mostly those of layer 0. */
 typedef struct {
-  int64_t N, d, f, V, in_rows; /* in_rows: rows of in_proj, a separate fgate_proj counted */
-  bool mixer;                  /* layers have an in_proj */
-  bool fgate;                  /* a separate fgate_proj: the recurrence is on */
-  bool fc1_double;             /* fc1 is [2f, d] */
+  int64_t N, d, V;
+  int64_t f;        /* -1: no fc2 */
+  int64_t in_rows;  /* rows of in_proj, a separate fgate_proj counted; 0: no mixer */
+  int64_t fc1_rows; /* 2f with swiglu */
+  bool mixer;       /* layers have an in_proj */
+  bool fgate;       /* a separate fgate_proj: the recurrence is on */
   bool mixer_bias, ffn_bias, final_bias; /* norms with a bias: LayerNorm */
-  bool head, head_same;        /* head.lm_head.weight is there; equal to the embedding */
+  bool head, head_same; /* head.lm_head.weight is there; it equals the embedding */
 } rp_told;
 rp_status rp_store_told(const rp_store *s, rp_told *t, rp_error *err);
+
+/* The configuration, what the tensors tell (unless it is one of ours, which is complete), and the
+ * words, laid over each other. *known: whether it says what to see. */
+rp_status rp_store_compose(const rp_store *s, const char *const *words, size_t n, rp_config **c,
+                           bool *known, rp_error *err);
 
 #endif
