@@ -188,6 +188,7 @@ rp_status rp_store_open(rp_store **out, const char *path, rp_error *err) {
   if (!st) st = rp_table_sort(&s->moments, path, err);
   if (!st && !s->tensors.n)
     st = rp_fail(err, RP_BAD_DATA, "%s: holds no tensors, so it is no model", path);
+  if (!st && s->pth && s->config) st = rp_store_prune(s, err);
   if (st) {
     rp_store_close(s);
     return st;
@@ -293,11 +294,44 @@ rp_status rp_store_check(const rp_store *s, const rp_shape *shape, rp_error *err
 }
 
 rp_status rp_store_get_f32(const rp_store *s, const rp_param *p, float *out, rp_error *err) {
+  return rp_store_get(s, p, RP_F32, out, err);
+}
+
+/* n elements of a view, from the first-th in C order on, as `dtype`. */
+static void copy_as(const rp_view *v, int64_t first, int64_t n, rp_dtype dtype, uint8_t *out) {
+  float some[1024];
+  const int64_t size = rp_dtype_bytes(dtype);
+  if (v->dtype == dtype && rp_view_is_packed(v)) {
+    if (n) memcpy(out, v->data + first * size, (size_t)(n * size));
+    return;
+  }
+  if (v->dtype == dtype) {
+    for (int64_t i = 0; i < n; i++)
+      memcpy(out + i * size, v->data + place(v, first + i) * size, (size_t)size);
+    return;
+  }
+  for (int64_t i = 0; i < n; i += 1024) {
+    const int64_t m = n - i < 1024 ? n - i : 1024;
+    rp_view_get_f32(v, first + i, m, some);
+    for (int64_t k = 0; k < m; k++) {
+      const double wide = some[k];
+      const uint16_t half =
+          dtype == RP_BF16 ? rp_f32_to_bf16(some[k]) : rp_f32_to_f16(some[k]);
+      const void *from = size == 8 ? (const void *)&wide : size == 4 ? (void *)&some[k] : (void *)&half;
+      memcpy(out + (i + k) * size, from, (size_t)size);
+    }
+  }
+}
+
+rp_status rp_store_get(const rp_store *s, const rp_param *p, rp_dtype dtype, void *out,
+                       rp_error *err) {
   const rp_view *v, *more;
   RP_TRY(find_param(s, p, &v, &more, err));
   const int64_t first = more ? (p->rows - more->dims[0]) * p->cols : p->rows * p->cols;
-  rp_view_get_f32(v, 0, first, out);
-  if (more) rp_view_get_f32(more, 0, p->rows * p->cols - first, out + first);
+  copy_as(v, 0, first, dtype, out);
+  if (more)
+    copy_as(more, 0, p->rows * p->cols - first, dtype,
+            (uint8_t *)out + first * rp_dtype_bytes(dtype));
   return RP_OK;
 }
 

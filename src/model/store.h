@@ -42,6 +42,9 @@ rp_status rp_store_model(const rp_store *s, const char *const *words, size_t n,
 rp_status rp_store_check(const rp_store *s, const rp_shape *shape, rp_error *err);
 /* Copies the named logical tensor, in C order, converted to float32. */
 rp_status rp_store_get_f32(const rp_store *s, const rp_param *p, float *out, rp_error *err);
+/* The same in any dtype but the integers; bit for bit where it is the file's own. */
+rp_status rp_store_get(const rp_store *s, const rp_param *p, rp_dtype dtype, void *out,
+                       rp_error *err);
 /* The same elements straight from the file when it holds `dtype` in C order at a multiple of 64
  * bytes, else NULL. */
 const void *rp_store_direct(const rp_store *s, const rp_param *p, rp_dtype dtype);

@@ -87,8 +87,7 @@ static void add_value(rp_str *b, const rp_json *v, const char *path, rp_str *dro
   }
 }
 
-/* The configuration of a .pth without keys that nothing knows; they are named in one notice. */
-static rp_status prune(const rp_store *s, char **text, rp_error *err) {
+rp_status rp_store_prune(rp_store *s, rp_error *err) {
   rp_str b = {0}, dropped = {0};
   rp_json_doc *doc = NULL;
   RP_TRY(rp_json_parse(&doc, s->config, strlen(s->config), s->config_name, err));
@@ -98,9 +97,11 @@ static rp_status prune(const rp_store *s, char **text, rp_error *err) {
     rp_log(RP_LOG_NOTICE, "%s: keys of an older version are ignored: %.600s", s->config_name,
            dropped.s);
   rp_str_free(&dropped);
-  *text = rp_str_take(&b);
+  const size_t len = strlen(s->config);
+  rp_free(s->config);
+  s->config = rp_str_take(&b);
   rp_str_free(&b);
-  return *text ? RP_OK : rp_fail_memory(err, strlen(s->config), "a configuration");
+  return s->config ? RP_OK : rp_fail_memory(err, len, "a configuration");
 }
 
 /* ------------------------------------------------------------------ words from the tensors */
@@ -231,36 +232,39 @@ static rp_status compose_text(const rp_store *s, const char *text, const told_wo
   return blame(st, n, err);
 }
 
+/* What stands for a pattern that nobody knows, where sizes alone are asked for. */
+static void tell_dense(told_words *w) {
+  tell(w, CELL "dilation_size", "1");
+  tell(w, CELL "joint_train", "false");
+}
+
 static bool says_pattern(const rp_config *c) {
   return has(c, CELL "dilation_size") || has(c, CELL "joint_train");
 }
 
 rp_status rp_store_compose(const rp_store *s, const char *const *words, size_t n, rp_config **c,
                            bool *known, rp_error *err) {
-  static const told_words nothing;
   told_words told = {.n = 0};
-  char *text = NULL;
+  const char *const text = s->config ? s->config : "{}";
   rp_config *first = NULL;
   const bool ours = s->config && !s->pth;
   rp_status st = RP_OK;
   *c = NULL;
   if (ours) {
-    RP_TRY(compose_text(s, s->config, &nothing, words, n, false, c, err));
+    RP_TRY(compose_text(s, s->config, &told, words, n, false, c, err));
     *known = says_pattern(*c);
-    return RP_OK;
+    if (*known) return RP_OK;
+    rp_config_free(*c);
+    tell_dense(&told);
+    return compose_text(s, s->config, &told, words, n, false, c, err);
   }
-  if (s->config) RP_GO(prune(s, &text, err));
-  RP_GO(compose_text(s, text ? text : "{}", &nothing, words, n, true, &first, err));
+  RP_GO(compose_text(s, text, &told, words, n, true, &first, err));
   *known = says_pattern(first);
   RP_GO(tell_all(&told, s, first, err));
-  if (!*known) {
-    tell(&told, CELL "dilation_size", "1");
-    tell(&told, CELL "joint_train", "false");
-  }
-  RP_GO(compose_text(s, text ? text : "{}", &told, words, n, true, c, err));
+  if (!*known) tell_dense(&told);
+  RP_GO(compose_text(s, text, &told, words, n, true, c, err));
 fail:
   rp_config_free(first);
-  rp_free(text);
   return st;
 }
 

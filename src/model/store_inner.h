@@ -70,6 +70,8 @@ typedef struct {
 } rp_told;
 rp_status rp_store_told(const rp_store *s, rp_told *t, rp_error *err);
 
+/* Takes keys of the model section that nothing knows out of a .pth's configuration, with a notice. */
+rp_status rp_store_prune(rp_store *s, rp_error *err);
 /* The configuration, what the tensors tell (unless it is one of ours, which is complete), and the
  * words, laid over each other. *known: whether it says what to see. */
 rp_status rp_store_compose(const rp_store *s, const char *const *words, size_t n, rp_config **c,
