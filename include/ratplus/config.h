@@ -30,6 +30,8 @@ RP_API void rp_config_free(rp_config *c);
 /* The composed and resolved configuration, keys in file order (free with rp_free). */
 RP_API rp_status rp_config_yaml(const rp_config *c, char **text, rp_error *err);
 RP_API rp_status rp_config_json(const rp_config *c, char **text, rp_error *err);
+/* Reads every key as training would and refuses what it would refuse, but opens no file. */
+RP_API rp_status rp_config_check(const rp_config *c, rp_error *err);
 /* The folder it was composed from; lives as long as c; NULL when from a file. */
 RP_API const char *rp_config_dir(const rp_config *c);
 /* Experiments of the tree, one per line, sorted (free with rp_free). */

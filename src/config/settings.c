@@ -466,6 +466,13 @@ rp_status rp_settings_read(rp_settings *out, const rp_config *c, int ranks, rp_e
   return read_all(out, c, ranks, true, err);
 }
 
+rp_status rp_config_check(const rp_config *c, rp_error *err) {
+  rp_settings s;
+  RP_TRY(rp_settings_read(&s, c, 0, err));
+  rp_settings_free(&s);
+  return RP_OK;
+}
+
 rp_status rp_settings_read_any(rp_settings *out, const rp_config *c, rp_error *err) {
   return read_all(out, c, 0, false, err);
 }

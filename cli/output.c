@@ -1,0 +1,157 @@
+/* What goes to stderr: errors, the library's messages, the progress bar; and where the program is. */
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "cli/cli.h"
+
+static cli_progress *bar; /* the one on the screen */
+
+bool cli_colours(FILE *f) {
+  const char *no = getenv("NO_COLOR"), *term = getenv("TERM");
+  return isatty(fileno(f)) && !(no && *no) && !(term && strcmp(term, "dumb") == 0);
+}
+
+static void labelled(const char *label, const char *colour, const char *text) {
+  const bool colours = cli_colours(stderr);
+  cli_progress_clear();
+  fprintf(stderr, "ratplus: %s%s%s%s\n", colours ? colour : "", label, colours ? "\033[0m" : "",
+          text);
+}
+
+int cli_error(const rp_error *err) {
+  labelled("error: ", "\033[1;31m", *err->text ? err->text : "failed without saying why");
+  return err->status ? (int)err->status : RP_FAIL;
+}
+
+int cli_fail(rp_status status, const char *fmt, ...) {
+  rp_error err = {.status = status};
+  va_list ap;
+  va_start(ap, fmt);
+  vsnprintf(err.text, sizeof err.text, fmt, ap);
+  va_end(ap);
+  return cli_error(&err);
+}
+
+void cli_note(const char *fmt, ...) {
+  va_list ap;
+  cli_progress_clear();
+  va_start(ap, fmt);
+  vfprintf(stderr, fmt, ap);
+  va_end(ap);
+  fputc('\n', stderr);
+}
+
+void cli_log(void *ctx, rp_log_level level, const char *line) {
+  (void)ctx;
+  if (level >= RP_LOG_WARNING) {
+    labelled("warning: ", "\033[1;33m", line);
+  } else if (level == RP_LOG_NOTICE) {
+    labelled("notice: ", "\033[1m", line);
+  } else {
+    labelled("", "", line);
+  }
+}
+
+/* --- progress ----------------------------------------------------------------------------- */
+
+static double seconds(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+void cli_progress_start(cli_progress *p) {
+  const char *term = getenv("TERM");
+  *p = (cli_progress){0};
+  p->terminal = isatty(STDERR_FILENO) && !(term && strcmp(term, "dumb") == 0);
+  p->started = seconds();
+  bar = p;
+}
+
+void cli_progress_clear(void) {
+  if (!bar || !bar->drawn) return;
+  fputs("\r\033[K", stderr);
+  bar->drawn = false;
+}
+
+static int columns(void) {
+  struct winsize w;
+  return ioctl(STDERR_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_col > 20 ? w.ws_col : 80;
+}
+
+static void time_left(char out[32], double s) {
+  if (s >= 3600) {
+    snprintf(out, 32, "%d h %02d min left", (int)(s / 3600), (int)(s / 60) % 60);
+  } else if (s >= 60) {
+    snprintf(out, 32, "%d min %02d s left", (int)(s / 60), (int)s % 60);
+  } else {
+    snprintf(out, 32, "%d s left", (int)s);
+  }
+}
+
+void cli_progress_update(cli_progress *p, uint64_t done, uint64_t total, const char *text) {
+  const double now = seconds();
+  if (!p->terminal || (now - p->last < 0.1 && done < total)) return;
+  p->last = now;
+  char line[512], left[32] = "";
+  const double share = total ? (double)done / (double)total : 0;
+  if (total) {
+    char cells[21];
+    for (int i = 0; i < 20; i++) cells[i] = i < (int)(20 * share) ? '#' : '.';
+    cells[20] = '\0';
+    if (share > 0) time_left(left, (now - p->started) * (1 - share) / share);
+    snprintf(line, sizeof line, "[%s] %3d%%  %s  %s", cells, (int)(100 * share), text, left);
+  } else {
+    snprintf(line, sizeof line, "%s", text);
+  }
+  fprintf(stderr, "\r\033[K%.*s", columns() - 1, line);
+  fflush(stderr);
+  p->drawn = true;
+}
+
+void cli_progress_end(cli_progress *p) {
+  cli_progress_clear();
+  if (bar == p) bar = NULL;
+}
+
+/* --- the program itself ------------------------------------------------------------------- */
+
+void cli_find_program_dir(char *buf, size_t size) {
+  const ssize_t n = readlink("/proc/self/exe", buf, size - 1);
+  buf[n > 0 ? n : 0] = '\0';
+  char *slash = strrchr(buf, '/');
+  if (slash) *slash = '\0';
+}
+
+int cli_compose(const cli_args *a, bool need_experiment, rp_config **out) {
+  rp_config_opts o;
+  rp_error err = {0};
+  size_t n;
+  const char *const *words = cli_words(a, &n);
+  rp_config_defaults(&o);
+  o.configs_dir = cli_text(a, "configs");
+  o.file = cli_text(a, "config");
+  o.program_dir = cli_program_dir(a);
+  o.need_experiment = need_experiment && !o.file;
+  if (rp_config_compose(out, words, n, &o, &err)) return cli_error(&err);
+  if (rp_config_dir(*out)) {
+    cli_note("configs: %s", rp_config_dir(*out));
+  } else {
+    cli_note("configuration: %s", o.file);
+  }
+  return 0;
+}
+
+int cli_use_threads(const cli_args *a) {
+  if (!cli_has(a, "threads")) return 0;
+  const int64_t n = cli_int(a, "threads");
+  if (n < 1 || n > 4096) {
+    return cli_fail(RP_USAGE, "--threads %lld: must be from 1 to 4096", (long long)n);
+  }
+  rp_threads_set((int)n);
+  return 0;
+}

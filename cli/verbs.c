@@ -1,0 +1,23 @@
+/* The verbs, in the order help lists them. A further verb is two lines here. */
+#include <string.h>
+
+#include "cli/cli.h"
+
+extern const cli_verb cli_verb_config, cli_verb_man, cli_verb_completion;
+
+const cli_verb *const cli_verbs[] = {
+    &cli_verb_config,
+    &cli_verb_man,
+    &cli_verb_completion,
+    NULL,
+};
+
+const char *const cli_dtypes[] = {"float32", "bfloat16", NULL};
+const char *const cli_devices[] = {"auto", "cpu", "cuda", NULL};
+
+const cli_verb *cli_verb_find(const char *name) {
+  for (int i = 0; cli_verbs[i]; i++) {
+    if (strcmp(cli_verbs[i]->name, name) == 0) return cli_verbs[i];
+  }
+  return NULL;
+}
