@@ -6,19 +6,21 @@
 #define WIDTH 80
 
 void cli_wrap(FILE *out, const char *text, int column, int indent) {
-  for (const char *p = text; *p;) {
-    const int n = (int)strcspn(p, " \n");
-    if (column > indent && column + 1 + n > WIDTH) {
+  bool first = true; /* in its line */
+  while (*text) {
+    const int n = (int)strcspn(text, " \n");
+    if (!first && column + 1 + n > WIDTH) {
       fprintf(out, "\n%*s", indent, "");
       column = indent;
-    } else if (p > text && column > indent) {
+    } else if (!first) {
       fputc(' ', out);
       column++;
     }
-    fprintf(out, "%.*s", n, p);
+    first = false;
+    fprintf(out, "%.*s", n, text);
     column += n;
-    p += n;
-    while (*p == ' ' || *p == '\n') p++;
+    text += n;
+    while (*text == ' ' || *text == '\n') text++;
   }
   fputc('\n', out);
 }

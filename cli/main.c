@@ -43,7 +43,7 @@ int main(int argc, char **argv) {
   }
   const char *verb = argv[1];
   if (strcmp(verb, "--version") == 0) {
-    printf("ratplus %s\n", rp_build_info());
+    printf("%s\n", rp_build_info());
     return finish(0);
   }
   const bool help =
