@@ -111,6 +111,7 @@ CHECK_MAYBE static rp_status box_train(const rp_config *c, int device, box_log *
     o.ctx = log;
     o.stop = &log->stop;
   }
+  rp_threads_set(1); /* tiny: threads would only wait for each other */
   const rp_train_inner in = {.device = device, .no_rate = true};
   return rp_train_with(c, &o, &in, result, err);
 }
