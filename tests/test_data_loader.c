@@ -28,9 +28,15 @@ static int32_t *random_ids(rp_rng *r, size_t n, int V) {
 
 static rp_load_settings settings(rp_load_name name, const char *file, int T, int batch, int global,
                                  int num_bytes, int V) {
-  return (rp_load_settings){.name = name, .file = (char *)(uintptr_t)file, .limit_tokens = -1,
-                            .T = T, .batch = batch, .global_batch = global,
-                            .num_bytes = num_bytes, .V = V, .ignore_input = 2};
+  return (rp_load_settings){.name = name,
+                            .file = (char *)(uintptr_t)file,
+                            .limit_tokens = -1,
+                            .T = T,
+                            .batch = batch,
+                            .global_batch = global,
+                            .num_bytes = num_bytes,
+                            .V = V,
+                            .ignore_input = 2};
 }
 
 static void draws_are_those_of_pytorch(void **state) {
@@ -54,8 +60,8 @@ static void ordered_shares_cover_the_file_once(void **state) {
     const size_t used = (size_t)T * (size_t)global * (size_t)steps;
     const size_t n = used + 1 + (size_t)check_pick(&r, 0, T * global - 1);
     int32_t *ids = random_ids(&r, n, V), got[32], want[32];
-    rp_load_settings s = settings(RP_LOAD_LM_ORDERED, write_ids("o.bin", ids, n, bytes), T, batch,
-                                  global, bytes, V);
+    rp_load_settings s =
+        settings(RP_LOAD_LM_ORDERED, write_ids("o.bin", ids, n, bytes), T, batch, global, bytes, V);
     rp_error err = {0};
     size_t at = 0;
     for (int share = 0; share < shares; share++) {
@@ -181,8 +187,7 @@ static void limits_are_floored_and_checked(void **state) {
   rp_loader *l;
   rp_error err = {0};
   /* 99 usable tokens, 4 * 6 = 24 a global batch: 96 fit. */
-  rp_load_settings s =
-      settings(RP_LOAD_LM_ORDERED, write_ids("l.bin", ids, N, 2), 4, 2, 6, 2, 10);
+  rp_load_settings s = settings(RP_LOAD_LM_ORDERED, write_ids("l.bin", ids, N, 2), 4, 2, 6, 2, 10);
   static const struct { int64_t limit, batches; } good[] = {{-1, 12}, {24, 3}, {47, 3}, {119, 12}};
   for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
     s.limit_tokens = good[i].limit;
@@ -251,10 +256,15 @@ static void bad_files_are_named(void **state) {
 
 static void sidecars_are_held_against_the_file(void **state) {
   (void)state;
-  static const struct { const char *json, *part; } bad[] = {
-      {"{\"num_bytes\":4}", "num_bytes is 2"}, {"{\"vocab_size\":11}", "vocab_size is 10"},
-      {"{\"tokens\":63}", "holds 64 tokens"},  {"{\"tokens\":\"x\"}", "not a whole number"},
-      {"{\"tokens\":-1}", "not a whole number"}, {"[]", "JSON object"}, {"{", "line 1"}};
+  static const struct {
+    const char *json, *part;
+  } bad[] = {{"{\"num_bytes\":4}", "num_bytes is 2"},
+             {"{\"vocab_size\":11}", "vocab_size is 10"},
+             {"{\"tokens\":63}", "holds 64 tokens"},
+             {"{\"tokens\":\"x\"}", "not a whole number"},
+             {"{\"tokens\":-1}", "not a whole number"},
+             {"[]", "JSON object"},
+             {"{", "line 1"}};
   int32_t ids[64] = {0};
   rp_loader *l;
   rp_error err = {0};

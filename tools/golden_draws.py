@@ -2,7 +2,7 @@
 """Writes tests/golden_draws.h: the numbers that PyTorch's randint draws on the CPU.
 
 The loaders' random windows and rows must be these. Needs PyTorch (made with 2.15).
-Usage: python3 tools/golden_draws.py > tests/golden_draws.h
+Usage: python3 tools/golden_draws.py | clang-format > tests/golden_draws.h
 """
 import torch
 

@@ -77,7 +77,6 @@ typedef struct {
   double character_coverage; /* share of all characters that get pieces; default 0.99995 */
   int split_digits;          /* default 1 */
   int64_t max_bytes;         /* of text learned from, the same share of every file; 256 MiB */
-  int threads;               /* 0: as rp_threads_set; the result does not depend on it */
   int overwrite;             /* replace `out` */
   const volatile int *stop;  /* NULL, or becomes nonzero */
   rp_text_progress_fn progress;
@@ -130,8 +129,8 @@ typedef struct {
   int num_bytes;
   int num_bytes_known; /* 0: no sidecar and none given, so 2 was assumed */
   int64_t max_id, eos_count;
-  int eos;            /* of the sidecar, else 2 */
-  int64_t vocab_size; /* of the sidecar, else -1 */
+  int eos;                   /* of the sidecar, else 2 */
+  int64_t vocab_size;        /* of the sidecar, else -1 */
   char tokenizer_sha256[65]; /* of the sidecar, else "" */
 } rp_tokens_report;
 /* Reads the whole file. num_bytes 0: as its sidecar says. */

@@ -77,8 +77,7 @@ static void add_text(rp_str *b, const char *path, const rp_tokens_report *r) {
               r->num_bytes, r->num_bytes > 1 ? "s" : "",
               r->num_bytes_known ? "" : " assumed: it has no .json beside it");
   rp_str_addf(b, "  EOS (id %d)    %lld", r->eos, (long long)r->eos_count);
-  if (r->eos_count)
-    rp_str_addf(b, ", one in %lld tokens", (long long)(r->tokens / r->eos_count));
+  if (r->eos_count) rp_str_addf(b, ", one in %lld tokens", (long long)(r->tokens / r->eos_count));
   rp_str_addf(b, "\n  largest id    %lld\n", (long long)r->max_id);
   if (r->vocab_size >= 0) rp_str_addf(b, "  vocabulary    %lld\n", (long long)r->vocab_size);
   if (r->tokenizer_sha256[0]) rp_str_addf(b, "  tokenizer     sha256 %s\n", r->tokenizer_sha256);

@@ -28,12 +28,14 @@ uint64_t rp_loader_draw(rp_mt19937 *m, uint64_t n) {
 
 static rp_status check_settings(const rp_load_settings *s, int share, int shares, rp_error *err) {
   if (s->T < 1 || s->batch < 1 || s->global_batch < 1)
-    return rp_fail(err, RP_USAGE,
-                   "data.seq_len is %d, data.batch_size %d and data.global_batch_size %d; each must "
-                   "be at least 1",
-                   s->T, s->batch, s->global_batch);
+    return rp_fail(
+        err, RP_USAGE,
+        "data.seq_len is %d, data.batch_size %d and data.global_batch_size %d; each must "
+        "be at least 1",
+        s->T, s->batch, s->global_batch);
   if (shares < 1 || share < 0 || share >= shares)
-    return rp_fail(err, RP_USAGE, "share %d of %d does not exist; check data.shards", share, shares);
+    return rp_fail(err, RP_USAGE, "share %d of %d does not exist; check data.shards", share,
+                   shares);
   if (s->global_batch % ((int64_t)s->batch * shares))
     return rp_fail(err, RP_USAGE,
                    "data.global_batch_size %d is not a multiple of data.batch_size %d times %d "
@@ -52,15 +54,17 @@ static rp_status open_sft(rp_loader *l, rp_error *err) {
   const rp_tokens *both[] = {&l->ids, &l->labels};
   for (int i = 0; i < 2; i++)
     if (both[i]->tokens % s->T)
-      return rp_fail(err, RP_BAD_DATA,
-                     "%s: %lld ids are not whole samples of seq_len %d; use the length or num_bytes "
-                     "the file was made with",
-                     both[i]->path, (long long)both[i]->tokens, s->T);
+      return rp_fail(
+          err, RP_BAD_DATA,
+          "%s: %lld ids are not whole samples of seq_len %d; use the length or num_bytes "
+          "the file was made with",
+          both[i]->path, (long long)both[i]->tokens, s->T);
   if (l->ids.tokens != l->labels.tokens)
-    return rp_fail(err, RP_BAD_DATA,
-                   "%s holds %lld samples but %s holds %lld; inputs and labels must be made together",
-                   l->ids.path, (long long)(l->ids.tokens / s->T), l->labels.path,
-                   (long long)(l->labels.tokens / s->T));
+    return rp_fail(
+        err, RP_BAD_DATA,
+        "%s holds %lld samples but %s holds %lld; inputs and labels must be made together",
+        l->ids.path, (long long)(l->ids.tokens / s->T), l->labels.path,
+        (long long)(l->labels.tokens / s->T));
   l->n = l->ids.tokens / s->T;
   return RP_OK;
 }
@@ -84,12 +88,13 @@ static rp_status set_length(rp_loader *l, int share, int shares, rp_error *err) 
   int64_t limit = s->limit_tokens == -1 ? have : s->limit_tokens;
   int64_t used = limit / step * step, fits = have / step * step;
   if (used == 0 || (!l->is_random && fits == 0))
-    return rp_fail(err, limit < have ? RP_USAGE : RP_BAD_DATA,
-                   "%s: %lld tokens (%s) are less than one global batch of %d sequences of %d (%lld "
-                   "tokens)%s; lower global_batch_size or seq_len, or use more text",
-                   l->ids.path, (long long)(limit < have ? limit : have),
-                   limit < have ? "limit_tokens" : "the whole file", s->global_batch, s->T,
-                   (long long)step, l->is_sft ? "" : " and the token after it");
+    return rp_fail(
+        err, limit < have ? RP_USAGE : RP_BAD_DATA,
+        "%s: %lld tokens (%s) are less than one global batch of %d sequences of %d (%lld "
+        "tokens)%s; lower global_batch_size or seq_len, or use more text",
+        l->ids.path, (long long)(limit < have ? limit : have),
+        limit < have ? "limit_tokens" : "the whole file", s->global_batch, s->T, (long long)step,
+        l->is_sft ? "" : " and the token after it");
   if (!l->is_random && used > have)
     return rp_fail(err, RP_USAGE,
                    "%s: limit_tokens %lld is more than the file holds; the largest that fits is "
@@ -160,8 +165,7 @@ static rp_status read_lm(const rp_loader *l, int64_t at, int32_t *ids, int32_t *
   const int T = l->s.T;
   RP_TRY(rp_tokens_get(&l->ids, at, (int64_t)T + 1, 0, l->s.V, l->window, err));
   memcpy(ids, l->window, (size_t)T * sizeof *ids);
-  for (int t = 0; t < T; t++)
-    labels[t] = ids[t] == l->s.ignore_input ? IGNORE : l->window[t + 1];
+  for (int t = 0; t < T; t++) labels[t] = ids[t] == l->s.ignore_input ? IGNORE : l->window[t + 1];
   return RP_OK;
 }
 
@@ -195,8 +199,7 @@ rp_status rp_loader_seek(rp_loader *l, int64_t micro_batches) {
   if (micro_batches < 0) return RP_USAGE;
   if (l->is_random) {
     rp_mt_seed(&l->mt, l->seed);
-    for (int64_t i = 0; i < micro_batches * l->s.batch; i++)
-      rp_loader_draw(&l->mt, (uint64_t)l->n);
+    for (int64_t i = 0; i < micro_batches * l->s.batch; i++) rp_loader_draw(&l->mt, (uint64_t)l->n);
   }
   l->served = micro_batches;
   return RP_OK;

@@ -20,8 +20,8 @@ rp_status rp_sidecar_read(rp_sidecar *s, const char *tokens_path, rp_error *err)
 typedef struct {
   rp_map map;
   char *path;
-  int num_bytes;    /* 1, 2 or 4 */
-  bool is_signed;   /* SFT files */
+  int num_bytes;  /* 1, 2 or 4 */
+  bool is_signed; /* SFT files */
   int64_t tokens;
 } rp_tokens;
 /* Opens and checks size and sidecar (PATH.json, where there is one: a contradicting num_bytes,

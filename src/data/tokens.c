@@ -86,8 +86,10 @@ rp_status rp_tokens_open(rp_tokens *t, const char *path, int num_bytes, bool is_
   RP_GO(rp_sidecar_read(&side, path, err));
   if (num_bytes == 0) {
     if (side.num_bytes < 0)
-      RP_GO(rp_fail(err, RP_USAGE, "%s: bytes per id unknown, as there is no %s.json; give "
-                    "num_bytes", path, path));
+      RP_GO(rp_fail(err, RP_USAGE,
+                    "%s: bytes per id unknown, as there is no %s.json; give "
+                    "num_bytes",
+                    path, path));
     t->num_bytes = side.num_bytes > 4 ? 0 : (int)side.num_bytes;
   }
   if (t->num_bytes != 1 && t->num_bytes != 2 && t->num_bytes != 4)
@@ -129,8 +131,10 @@ static rp_status bad_id(const rp_tokens *t, int64_t at, int64_t id, int32_t lo, 
                    "%s: token %lld is %lld, outside %d to %d; the file belongs to another "
                    "vocabulary, or num_bytes (%d) is wrong",
                    t->path, (long long)at, (long long)id, lo, V - 1, t->num_bytes);
-  return rp_fail(err, RP_BAD_DATA, "%s: token %lld is %lld, which is no token id; num_bytes (%d) "
-                 "may be wrong", t->path, (long long)at, (long long)id, t->num_bytes);
+  return rp_fail(err, RP_BAD_DATA,
+                 "%s: token %lld is %lld, which is no token id; num_bytes (%d) "
+                 "may be wrong",
+                 t->path, (long long)at, (long long)id, t->num_bytes);
 }
 
 rp_status rp_tokens_get(const rp_tokens *t, int64_t from, int64_t n, int32_t lo, int32_t V,

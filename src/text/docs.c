@@ -13,11 +13,11 @@ struct rp_docs {
   rp_reader *r;
   rp_cuts cuts;
   bool jsonl, at_end;
-  bool inside;    /* plain: part of the current document went into an earlier piece */
-  rp_str have;    /* read and not yet handed out: have.s[from, have.len) */
+  bool inside; /* plain: part of the current document went into an earlier piece */
+  rp_str have; /* read and not yet handed out: have.s[from, have.len) */
   size_t from;
-  size_t looked;  /* have.s[from, looked) holds no end of a document */
-  uint64_t line;  /* of have.s[from] */
+  size_t looked; /* have.s[from, looked) holds no end of a document */
+  uint64_t line; /* of have.s[from] */
 };
 
 void rp_batch_free(rp_batch *b) {
@@ -33,7 +33,8 @@ bool rp_text_is_blank(const char *s, size_t n) {
 }
 
 bool rp_text_is_jsonl(const rp_text_source *s, const char *path) {
-  static const char *const packed[] = {".gz", ".zst"}, *const json[] = {".jsonl", ".ndjson", ".json"};
+  static const char *const packed[] = {".gz", ".zst"}, *const json[] = {".jsonl", ".ndjson",
+                                                                        ".json"};
   char name[16] = "";
   size_t n = strlen(path);
   if (s->format != RP_TEXT_AUTO) return s->format == RP_TEXT_JSONL;
@@ -121,8 +122,8 @@ static rp_status add_piece(rp_docs *d, rp_batch *b, size_t len, bool begins, boo
                            rp_error *err) {
   const char *s = d->have.s + d->from;
   RP_TRY(rp_grow(&b->pieces, &b->cap, b->n + 1, sizeof *b->pieces, "documents", err));
-  b->pieces[b->n++] = (rp_piece){
-      .at = b->text.len, .len = len, .line = d->line, .begins = begins, .ends = ends};
+  b->pieces[b->n++] =
+      (rp_piece){.at = b->text.len, .len = len, .line = d->line, .begins = begins, .ends = ends};
   rp_str_addn(&b->text, s, len);
   return b->text.failed ? rp_fail_memory(err, b->text.len + len, "documents") : RP_OK;
 }

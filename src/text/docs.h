@@ -9,9 +9,9 @@
 
 /* A document, or a part of one cut where the encoder allows it. */
 typedef struct {
-  size_t at, len;    /* in the batch's text */
-  uint64_t line;     /* of the file, from 1 */
-  bool begins, ends; /* the first, the last part of its document */
+  size_t at, len;      /* in the batch's text */
+  uint64_t line;       /* of the file, from 1 */
+  bool begins, ends;   /* the first, the last part of its document */
   bool blank, invalid; /* set when encoded: white space only; bytes that are not UTF-8 */
   size_t text_len;     /* set when encoded: bytes of its text */
   size_t ids_end;      /* set when encoded: its ids end here in the job's */

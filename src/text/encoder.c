@@ -14,7 +14,7 @@ typedef struct {
 
 struct rp_encoder {
   const rp_tokenizer *t;
-  word *words; /* [1 << WORDS_LOG2]; n 0: free */
+  word *words;  /* [1 << WORDS_LOG2]; n 0: free */
   rp_str first; /* the first piece of a text with its space in front */
 };
 

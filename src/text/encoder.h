@@ -6,8 +6,8 @@
 #ifndef RP_TEXT_ENCODER_H
 #define RP_TEXT_ENCODER_H
 
-#include "ratplus/text.h"
 #include "base/str.h"
+#include "ratplus/text.h"
 #include "text/spm.h"
 
 /* A run of more bytes than this without a place to cut is cut between two characters: nothing that
@@ -28,10 +28,10 @@ struct rp_tokenizer {
   rp_spm *whole; /* the model as it is */
   rp_spm *rest;  /* the same without a space in front of the text: for what follows a cut */
   rp_cuts cuts;
-  bool prefix;   /* the model puts a space in front of a text */
+  bool prefix; /* the model puts a space in front of a text */
   int size, unk, bos, eos;
   char sha256[65];
-  char *bytes;   /* what each id adds to a text */
+  char *bytes;      /* what each id adds to a text */
   size_t *bytes_at; /* [size + 1] */
 };
 

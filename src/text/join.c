@@ -146,7 +146,7 @@ static void write_eos(const joiner *j, rp_out *o) {
 }
 
 typedef struct {
-  uint64_t from, to;           /* documents [from, to) */
+  uint64_t from, to;               /* documents [from, to) */
   uint64_t skip_first, head_of_to; /* tokens left out of document `from`; taken of document `to` */
 } range;
 

@@ -10,8 +10,8 @@
 #include "text/ticker.h"
 
 typedef struct {
-  const char *dir; /* of the parts; the results are made here too, then renamed */
-  const char *out; /* the folder for train.bin and val.bin */
+  const char *dir;    /* of the parts; the results are made here too, then renamed */
+  const char *out;    /* the folder for train.bin and val.bin */
   char *const *names; /* [n] */
   size_t n;
   int num_bytes, vocab_size, eos; /* eos -1: none */

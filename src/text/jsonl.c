@@ -8,8 +8,8 @@ enum { DEPTH = 256, NAMES = 200 };
 
 typedef struct {
   const char *line, *p, *end;
-  const char *value;   /* of the wanted field: the last one seen, NULL before */
-  char names[NAMES];   /* keys of the outer object, for the sentence */
+  const char *value; /* of the wanted field: the last one seen, NULL before */
+  char names[NAMES]; /* keys of the outer object, for the sentence */
   rp_error *err;
 } scan;
 

@@ -1,7 +1,6 @@
 /* learn.c - a vocabulary learned from text: the documents as lines, given to SentencePiece. */
 #include <string.h>
 
-#include "base/cpu.h"
 #include "base/file.h"
 #include "text/docs.h"
 #include "text/jsonl.h"
@@ -18,15 +17,17 @@ typedef struct {
   size_t file;           /* the next to open */
   int64_t left, of_file; /* bytes still to be learned from: in all, of this file */
   rp_batch batch;
-  size_t piece;          /* the next one of the batch */
-  rp_str text;           /* of the piece */
-  size_t at;             /* of text: what was given */
-  rp_str line;           /* the sentence given last */
+  size_t piece; /* the next one of the batch */
+  rp_str text;  /* of the piece */
+  size_t at;    /* of text: what was given */
+  rp_str line;  /* the sentence given last */
 } lines;
 
 void rp_tokenizer_train_defaults(rp_tokenizer_train_opts *o) {
-  *o = (rp_tokenizer_train_opts){.size = sizeof *o, .source = {.field = "text"},
-                                 .character_coverage = 0.99995, .split_digits = 1,
+  *o = (rp_tokenizer_train_opts){.size = sizeof *o,
+                                 .source = {.field = "text"},
+                                 .character_coverage = 0.99995,
+                                 .split_digits = 1,
                                  .max_bytes = (int64_t)256 << 20};
 }
 
@@ -141,10 +142,11 @@ static rp_status check_opts(const rp_tokenizer_train_opts *o, rp_error *err) {
 
 static rp_status learn(lines *l, char **proto, size_t *len, rp_error *err) {
   const rp_tokenizer_train_opts *o = l->o;
-  const int threads = o->threads > 0 ? o->threads : rp_threads();
-  const rp_spm_train_spec spec = {.vocab_size = o->vocab_size, .threads = threads,
+  const rp_spm_train_spec spec = {.vocab_size = o->vocab_size,
+
                                   .coverage = o->character_coverage,
-                                  .split_digits = o->split_digits != 0, .next = next_line,
+                                  .split_digits = o->split_digits != 0,
+                                  .next = next_line,
                                   .ctx = l};
   l->ticker.now.files = o->source.n;
   l->ticker.now.bytes_of = o->max_bytes;

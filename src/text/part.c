@@ -82,8 +82,9 @@ void rp_part_end_doc(rp_part_writer *w) {
 rp_part_stats *rp_part_counts(rp_part_writer *w) { return &w->n; }
 
 rp_status rp_part_commit(rp_part_writer *w, rp_error *err) {
-  const uint64_t t[TRAILER] = {MAGIC,       w->n.docs,  w->n.tokens,           w->n.empty,
-                               w->n.invalid, w->n.bytes, (uint64_t)w->num_bytes, 0};
+  const uint64_t t[TRAILER] = {
+      MAGIC, w->n.docs, w->n.tokens, w->n.empty, w->n.invalid, w->n.bytes, (uint64_t)w->num_bytes,
+      0};
   rp_out_write(w->idx, t, sizeof t);
   rp_status st = rp_out_commit(w->idx, err);
   w->idx = NULL;

@@ -21,7 +21,7 @@ struct rp_pipe {
   int n_workers, n_jobs;
   worker *workers;
   rp_job *jobs;
-  int *state;                     /* of each job */
+  int *state;                      /* of each job */
   uint64_t submitted, next, taken; /* jobs submitted, begun by workers, released by the owner */
   bool quit;
   pthread_mutex_t lock;

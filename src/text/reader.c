@@ -22,11 +22,11 @@ struct rp_reader {
   int fd;
   bool close_fd, at_end; /* at_end: the file itself has no more */
   packing kind;
-  size_t from, to;       /* raw[from, to) is read and not yet used */
+  size_t from, to; /* raw[from, to) is read and not yet used */
   int64_t taken;
-  uint8_t head[HEAD];    /* first bytes of the text, looked at before they are handed out */
+  uint8_t head[HEAD]; /* first bytes of the text, looked at before they are handed out */
   size_t head_at, head_n;
-  bool inside;           /* in the middle of a gzip member or zstd frame */
+  bool inside; /* in the middle of a gzip member or zstd frame */
 #if RATPLUS_WITH_ZLIB
   z_stream z;
   bool z_open;
@@ -127,12 +127,14 @@ static rp_status read_zstd(rp_reader *r, void *out, size_t cap, size_t *n, rp_er
 }
 #endif
 
+#if !RATPLUS_WITH_ZLIB || !RATPLUS_WITH_ZSTD
 static rp_status without(const rp_reader *r, const char *what, rp_error *err) {
   return rp_fail(err, RP_FAIL,
                  "%s: packed with %s, which this ratplus is built without; unpack it with "
                  "`%s -dc` into --input -",
                  r->name, what, what);
 }
+#endif
 
 static rp_status open_packing(rp_reader *r, rp_error *err) {
   const uint8_t *p = r->raw;
@@ -182,7 +184,9 @@ static rp_status check_head(rp_reader *r, rp_error *err) {
       {"ARROW1", 6, "an Arrow file",
        "print it as JSON lines with pyarrow into --input - (docs/data.md)"},
       {"BZh", 3, "packed with bzip2", "unpack it with `bzip2 -dc` into --input -"},
-      {"\xfd" "7zXZ", 5, "packed with xz", "unpack it with `xz -dc` into --input -"},
+      {"\xfd"
+       "7zXZ",
+       5, "packed with xz", "unpack it with `xz -dc` into --input -"},
       {"PK\x03\x04", 4, "a zip archive", "unpack it with `unzip -p` into --input -"},
       {"\xff\xfe", 2, "UTF-16 text", "turn it into UTF-8 with `iconv -f UTF-16 -t UTF-8`"},
       {"\xfe\xff", 2, "UTF-16 text", "turn it into UTF-8 with `iconv -f UTF-16 -t UTF-8`"},

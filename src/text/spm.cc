@@ -91,7 +91,6 @@ std::unordered_map<std::string, std::string> train_args(const rp_spm_train_spec 
           {"bos_id", "1"},
           {"eos_id", "2"},
           {"pad_id", "-1"},
-          {"num_threads", std::to_string(spec->threads)},
           {"minloglevel", "3"}};
 }
 
@@ -179,12 +178,12 @@ rp_status rp_spm_train(const rp_spm_train_spec *spec, char **proto, size_t *len,
     if (sentences.failed()) return sentences.failed();
     if (sentences.done())
       return rp_fail(err, RP_BAD_DATA, "the input holds no text to learn a vocabulary from");
-    const auto st = sentencepiece::SentencePieceTrainer::Train(train_args(spec), &sentences, &model);
+    const auto st =
+        sentencepiece::SentencePieceTrainer::Train(train_args(spec), &sentences, &model);
     if (sentences.failed()) return sentences.failed();
     if (!st.ok())
-      return rp_fail(err, RP_USAGE,
-                     "a vocabulary of %d could not be learned from %llu lines: %s", spec->vocab_size,
-                     static_cast<unsigned long long>(sentences.count()),
+      return rp_fail(err, RP_USAGE, "a vocabulary of %d could not be learned from %llu lines: %s",
+                     spec->vocab_size, static_cast<unsigned long long>(sentences.count()),
                      one_line(st.ToString()).c_str());
     return copy_out(model, proto, len, err);
   } catch (const std::bad_alloc &) {

@@ -34,7 +34,7 @@ bool rp_spm_is_byte(const rp_spm *s, int id);
 int rp_spm_id(const rp_spm *s, const char *piece, size_t len);
 
 typedef struct {
-  int vocab_size, threads;
+  int vocab_size;
   double coverage;   /* share of the characters that get pieces of their own */
   bool split_digits; /* every digit is a piece */
   /* The next sentence, valid until the next call; *s NULL at the end. */
@@ -42,7 +42,8 @@ typedef struct {
   void *ctx;
 } rp_spm_train_spec;
 /* A BPE model with byte fallback (unk 0, bos 1, eos 2) as LLaMA's, in *proto (free with rp_free).
- * The same sentences give the same bytes whatever `threads` is. */
+ * The same sentences give the same bytes: the library's number of threads, which it records in the
+ * model, is left as it is. */
 rp_status rp_spm_train(const rp_spm_train_spec *spec, char **proto, size_t *len, rp_error *err);
 
 #endif

@@ -214,8 +214,7 @@ static bool fill(job *j, rp_job *to) {
   to->file = j->reading;
   to->name = src->inputs[j->reading];
   to->err = (rp_error){0};
-  to->st = j->docs ? RP_OK
-                   : rp_docs_open(&j->docs, src, to->name, j->tokenizer->cuts, &to->err);
+  to->st = j->docs ? RP_OK : rp_docs_open(&j->docs, src, to->name, j->tokenizer->cuts, &to->err);
   if (!to->st) to->st = rp_docs_next(j->docs, &to->in, &to->err);
   if (!to->st) to->jsonl = rp_docs_is_jsonl(j->docs);
   if (!to->st) j->ticker.now.bytes = j->bytes_before + rp_docs_raw(j->docs);
@@ -257,8 +256,7 @@ static rp_status drain(job *j, const rp_job *from, rp_error *err) {
   }
   j->ticker.now.input = from->name;
   j->ticker.now.file = from->file;
-  if (!j->part)
-    RP_TRY(rp_part_create(&j->part, j->dir, j->names[from->file], j->num_bytes, err));
+  if (!j->part) RP_TRY(rp_part_create(&j->part, j->dir, j->names[from->file], j->num_bytes, err));
   write_job(j, from);
   if (!from->ends_file) return RP_OK;
   rp_part_writer *w = j->part;
@@ -267,8 +265,10 @@ static rp_status drain(job *j, const rp_job *from, rp_error *err) {
 }
 
 static rp_status make_parts(job *j, rp_error *err) {
-  const rp_pipe_spec spec = {.tokenizer = j->tokenizer, .field = j->o->source.field,
-                             .bos = j->o->bos != 0, .eos = j->o->eos != 0};
+  const rp_pipe_spec spec = {.tokenizer = j->tokenizer,
+                             .field = j->o->source.field,
+                             .bos = j->o->bos != 0,
+                             .eos = j->o->eos != 0};
   RP_TRY(rp_pipe_open(&j->pipe, &spec, j->o->threads > 0 ? j->o->threads : rp_threads(), err));
   RP_TRY(rp_ticker_phase(&j->ticker, "tokenizing", err));
   for (;;) {
@@ -296,12 +296,19 @@ static void sum_parts(job *j) {
 }
 
 static rp_status join_parts(job *j, rp_error *err) {
-  const rp_join_spec s = {.dir = j->dir, .out = j->o->out, .names = j->names, .n = j->o->source.n,
-                          .num_bytes = j->num_bytes, .vocab_size = j->tokenizer->size,
-                          .eos = j->o->eos ? j->tokenizer->eos : -1, .shuffle = j->o->shuffle != 0,
-                          .seed = j->o->shuffle_seed, .val_share = j->o->val_share,
+  const rp_join_spec s = {.dir = j->dir,
+                          .out = j->o->out,
+                          .names = j->names,
+                          .n = j->o->source.n,
+                          .num_bytes = j->num_bytes,
+                          .vocab_size = j->tokenizer->size,
+                          .eos = j->o->eos ? j->tokenizer->eos : -1,
+                          .shuffle = j->o->shuffle != 0,
+                          .seed = j->o->shuffle_seed,
+                          .val_share = j->o->val_share,
                           .val_tokens = j->o->val_tokens,
-                          .tokenizer_sha256 = j->tokenizer->sha256, .made_from = j->made_from,
+                          .tokenizer_sha256 = j->tokenizer->sha256,
+                          .made_from = j->made_from,
                           .ticker = &j->ticker};
   sum_parts(j);
   RP_TRY(remove_stale_val(j, err));

@@ -105,8 +105,10 @@ rp_status rp_tokenizer_open(rp_tokenizer **out, const char *path, rp_error *err)
     joined = rp_path_join(path, "tokenizer.model");
     if (!joined) RP_GO(rp_fail_memory(err, strlen(path) + 16, "a path"));
     if (!rp_exists(joined))
-      RP_GO(rp_fail(err, RP_USAGE, "%s: there is no tokenizer.model in this folder; give "
-                    "--tokenizer FILE.model", path));
+      RP_GO(rp_fail(err, RP_USAGE,
+                    "%s: there is no tokenizer.model in this folder; give "
+                    "--tokenizer FILE.model",
+                    path));
     path = joined;
   }
   RP_GO(rp_file_read(path, MODEL_MOST, &proto, &len, err));
