@@ -3,14 +3,14 @@
 #include <string.h>
 
 #include "base/file.h"
-#include "text/reader.h"
+#include "text/unpack.h"
 #include "text/utf8.h"
 
 enum { BATCH = 1 << 18, READ = 1 << 18, RUN_MOST = 16 << 20, LINE_MOST = 1 << 30 };
 
 struct rp_docs {
   const rp_text_source *src;
-  rp_reader *r;
+  rp_unpack *r;
   rp_cuts cuts;
   bool jsonl, at_end;
   bool inside; /* plain: part of the current document went into an earlier piece */
@@ -77,7 +77,7 @@ rp_status rp_docs_open(rp_docs **out, const rp_text_source *src, const char *pat
   rp_docs *d = rp_calloc(1, sizeof *d);
   if (!d) return rp_fail_memory(err, sizeof *d, "documents");
   *d = (rp_docs){.src = src, .cuts = cuts, .line = 1, .jsonl = rp_text_is_jsonl(src, path)};
-  rp_status st = rp_reader_open(&d->r, path, err);
+  rp_status st = rp_unpack_open(&d->r, path, err);
   if (st)
     rp_docs_close(d);
   else
@@ -87,13 +87,13 @@ rp_status rp_docs_open(rp_docs **out, const rp_text_source *src, const char *pat
 
 void rp_docs_close(rp_docs *d) {
   if (!d) return;
-  rp_reader_close(d->r);
+  rp_unpack_close(d->r);
   rp_str_free(&d->have);
   rp_free(d);
 }
 
-int64_t rp_docs_raw(const rp_docs *d) { return rp_reader_raw(d->r); }
-const char *rp_docs_name(const rp_docs *d) { return rp_reader_name(d->r); }
+int64_t rp_docs_raw(const rp_docs *d) { return rp_unpack_raw(d->r); }
+const char *rp_docs_name(const rp_docs *d) { return rp_unpack_name(d->r); }
 bool rp_docs_is_jsonl(const rp_docs *d) { return d->jsonl; }
 
 static rp_status read_more(rp_docs *d, rp_error *err) {
@@ -112,7 +112,7 @@ static rp_status read_more(rp_docs *d, rp_error *err) {
     h->cap = want;
   }
   size_t n;
-  RP_TRY(rp_reader_read(d->r, h->s + h->len, READ, &n, err));
+  RP_TRY(rp_unpack_read(d->r, h->s + h->len, READ, &n, err));
   h->len += n;
   d->at_end = n == 0;
   return RP_OK;

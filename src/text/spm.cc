@@ -4,7 +4,6 @@
 #include <cstring>
 #include <new>
 #include <string>
-#include <unordered_map>
 #include <vector>
 
 extern "C" {
@@ -74,24 +73,17 @@ class Sentences : public sentencepiece::SentenceIterator {
   bool done_ = false;
 };
 
-std::unordered_map<std::string, std::string> train_args(const rp_spm_train_spec *spec) {
+// One string: the variant that takes a map would make this library export the map's code.
+std::string train_args(const rp_spm_train_spec *spec) {
   char coverage[32];
   rp_format_f64(coverage, spec->coverage, true);
-  return {{"model_type", "bpe"},
-          {"vocab_size", std::to_string(spec->vocab_size)},
-          {"character_coverage", coverage},
-          {"byte_fallback", "true"},
-          {"split_digits", spec->split_digits ? "true" : "false"},
-          {"normalization_rule_name", "identity"},
-          {"remove_extra_whitespaces", "false"},
-          {"add_dummy_prefix", "true"},
-          {"allow_whitespace_only_pieces", "true"},
-          {"max_sentence_length", "1000000"},
-          {"unk_id", "0"},
-          {"bos_id", "1"},
-          {"eos_id", "2"},
-          {"pad_id", "-1"},
-          {"minloglevel", "3"}};
+  return "--model_type=bpe --byte_fallback=true --normalization_rule_name=identity"
+         " --remove_extra_whitespaces=false --add_dummy_prefix=true"
+         " --allow_whitespace_only_pieces=true --max_sentence_length=1000000"
+         " --unk_id=0 --bos_id=1 --eos_id=2 --pad_id=-1 --minloglevel=3"
+         " --vocab_size=" +
+         std::to_string(spec->vocab_size) + " --character_coverage=" + coverage +
+         " --split_digits=" + (spec->split_digits ? "true" : "false");
 }
 
 }  // namespace

@@ -2,7 +2,7 @@
 
 #include "text/docs.h"
 #include "text/jsonl.h"
-#include "text/reader.h"
+#include "text/unpack.h"
 #if RATPLUS_WITH_ZLIB
 #include <zlib.h>
 #endif
@@ -18,14 +18,14 @@ static const char *write_file(const char *name, const void *data, size_t n) {
 }
 
 static rp_status read_all(const char *path, rp_str *out, rp_error *err) {
-  rp_reader *r;
+  rp_unpack *r;
   char buf[777];
   size_t n = 1;
   rp_str_clear(out);
-  RP_TRY(rp_reader_open(&r, path, err));
+  RP_TRY(rp_unpack_open(&r, path, err));
   rp_status st = RP_OK;
-  while (n && !(st = rp_reader_read(r, buf, sizeof buf, &n, err))) rp_str_addn(out, buf, n);
-  rp_reader_close(r);
+  while (n && !(st = rp_unpack_read(r, buf, sizeof buf, &n, err))) rp_str_addn(out, buf, n);
+  rp_unpack_close(r);
   return st;
 }
 

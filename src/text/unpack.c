@@ -1,4 +1,4 @@
-#include "text/reader.h"
+#include "text/unpack.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -17,7 +17,7 @@ enum { RAW = 1 << 17, HEAD = 6 };
 
 typedef enum { PLAIN, GZIP, ZSTD } packing;
 
-struct rp_reader {
+struct rp_unpack {
   char *name;
   int fd;
   bool close_fd, at_end; /* at_end: the file itself has no more */
@@ -37,7 +37,7 @@ struct rp_reader {
   uint8_t raw[RAW];
 };
 
-static rp_status refill(rp_reader *r, rp_error *err) {
+static rp_status refill(rp_unpack *r, rp_error *err) {
   if (r->from > 0) {
     memmove(r->raw, r->raw + r->from, r->to - r->from);
     r->to -= r->from;
@@ -55,13 +55,13 @@ static rp_status refill(rp_reader *r, rp_error *err) {
   return RP_OK;
 }
 
-static rp_status cut_off(const rp_reader *r, rp_error *err) {
+static rp_status cut_off(const rp_unpack *r, rp_error *err) {
   return rp_fail(err, RP_BAD_DATA,
                  "%s: the compressed file is cut off after %lld bytes; fetch or pack it again",
                  r->name, (long long)r->taken);
 }
 
-static rp_status read_plain(rp_reader *r, void *out, size_t cap, size_t *n, rp_error *err) {
+static rp_status read_plain(rp_unpack *r, void *out, size_t cap, size_t *n, rp_error *err) {
   if (r->from == r->to) RP_TRY(refill(r, err));
   size_t take = r->to - r->from < cap ? r->to - r->from : cap;
   memcpy(out, r->raw + r->from, take);
@@ -71,7 +71,7 @@ static rp_status read_plain(rp_reader *r, void *out, size_t cap, size_t *n, rp_e
 }
 
 #if RATPLUS_WITH_ZLIB
-static rp_status read_gzip(rp_reader *r, void *out, size_t cap, size_t *n, rp_error *err) {
+static rp_status read_gzip(rp_unpack *r, void *out, size_t cap, size_t *n, rp_error *err) {
   *n = 0;
   while (*n == 0) {
     if (r->from == r->to) RP_TRY(refill(r, err));
@@ -106,7 +106,7 @@ static rp_status read_gzip(rp_reader *r, void *out, size_t cap, size_t *n, rp_er
 #endif
 
 #if RATPLUS_WITH_ZSTD
-static rp_status read_zstd(rp_reader *r, void *out, size_t cap, size_t *n, rp_error *err) {
+static rp_status read_zstd(rp_unpack *r, void *out, size_t cap, size_t *n, rp_error *err) {
   *n = 0;
   while (*n == 0) {
     if (r->from == r->to) RP_TRY(refill(r, err));
@@ -128,7 +128,7 @@ static rp_status read_zstd(rp_reader *r, void *out, size_t cap, size_t *n, rp_er
 #endif
 
 #if !RATPLUS_WITH_ZLIB || !RATPLUS_WITH_ZSTD
-static rp_status without(const rp_reader *r, const char *what, rp_error *err) {
+static rp_status without(const rp_unpack *r, const char *what, rp_error *err) {
   return rp_fail(err, RP_FAIL,
                  "%s: packed with %s, which this ratplus is built without; unpack it with "
                  "`%s -dc` into --input -",
@@ -136,7 +136,7 @@ static rp_status without(const rp_reader *r, const char *what, rp_error *err) {
 }
 #endif
 
-static rp_status open_packing(rp_reader *r, rp_error *err) {
+static rp_status open_packing(rp_unpack *r, rp_error *err) {
   const uint8_t *p = r->raw;
   const size_t n = r->to;
   if (n >= 2 && p[0] == 0x1f && p[1] == 0x8b) r->kind = GZIP;
@@ -162,7 +162,7 @@ static rp_status open_packing(rp_reader *r, rp_error *err) {
   return RP_OK;
 }
 
-static rp_status read_text(rp_reader *r, void *out, size_t cap, size_t *n, rp_error *err) {
+static rp_status read_text(rp_unpack *r, void *out, size_t cap, size_t *n, rp_error *err) {
 #if RATPLUS_WITH_ZLIB
   if (r->kind == GZIP) return read_gzip(r, out, cap, n, err);
 #endif
@@ -173,7 +173,7 @@ static rp_status read_text(rp_reader *r, void *out, size_t cap, size_t *n, rp_er
 }
 
 /* What the first bytes of the text say about a file that is no text, or no UTF-8. */
-static rp_status check_head(rp_reader *r, rp_error *err) {
+static rp_status check_head(rp_unpack *r, rp_error *err) {
   static const struct {
     const char *magic;
     size_t n;
@@ -204,13 +204,13 @@ static rp_status check_head(rp_reader *r, rp_error *err) {
   return RP_OK;
 }
 
-rp_status rp_reader_open(rp_reader **out, const char *path, rp_error *err) {
+rp_status rp_unpack_open(rp_unpack **out, const char *path, rp_error *err) {
   rp_status st = RP_OK;
   const bool is_stdin = strcmp(path, "-") == 0;
   *out = NULL;
   if (!is_stdin && rp_is_dir(path))
     return rp_fail(err, RP_USAGE, "%s: is a folder; name the files in it", path);
-  rp_reader *r = rp_calloc(1, sizeof *r);
+  rp_unpack *r = rp_calloc(1, sizeof *r);
   if (!r) return rp_fail_memory(err, sizeof *r, "a reader");
   r->fd = -1;
   r->name = rp_strdup(is_stdin ? "standard input" : path);
@@ -224,11 +224,11 @@ rp_status rp_reader_open(rp_reader **out, const char *path, rp_error *err) {
   *out = r;
   return RP_OK;
 fail:
-  rp_reader_close(r);
+  rp_unpack_close(r);
   return st;
 }
 
-void rp_reader_close(rp_reader *r) {
+void rp_unpack_close(rp_unpack *r) {
   if (!r) return;
 #if RATPLUS_WITH_ZLIB
   if (r->z_open) inflateEnd(&r->z);
@@ -241,7 +241,7 @@ void rp_reader_close(rp_reader *r) {
   rp_free(r);
 }
 
-rp_status rp_reader_read(rp_reader *r, void *out, size_t cap, size_t *n, rp_error *err) {
+rp_status rp_unpack_read(rp_unpack *r, void *out, size_t cap, size_t *n, rp_error *err) {
   if (r->head_at < r->head_n) {
     *n = r->head_n - r->head_at < cap ? r->head_n - r->head_at : cap;
     memcpy(out, r->head + r->head_at, *n);
@@ -251,5 +251,5 @@ rp_status rp_reader_read(rp_reader *r, void *out, size_t cap, size_t *n, rp_erro
   return read_text(r, out, cap, n, err);
 }
 
-const char *rp_reader_name(const rp_reader *r) { return r->name; }
-int64_t rp_reader_raw(const rp_reader *r) { return r->taken - (int64_t)(r->to - r->from); }
+const char *rp_unpack_name(const rp_unpack *r) { return r->name; }
+int64_t rp_unpack_raw(const rp_unpack *r) { return r->taken - (int64_t)(r->to - r->from); }
