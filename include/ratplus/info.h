@@ -1,0 +1,29 @@
+/* ratplus/info.h - particulars of what lies at a path. Any thread; nothing is written. */
+#ifndef RATPLUS_INFO_H
+#define RATPLUS_INFO_H
+
+#include "ratplus/base.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum {
+  RP_PATH_NOTHING = 0, /* no such file or folder */
+  RP_PATH_MODEL,       /* a model directory, a checkpoint, a .safetensors file or a .pth */
+  RP_PATH_RUN,         /* a run directory */
+  RP_PATH_TOKENS,      /* a token file: it ends in .bin or has FILE.json beside it */
+  RP_PATH_OTHER
+} rp_path_kind;
+RP_API rp_path_kind rp_path_look(const char *path);
+
+/* What a model, checkpoint or .pth is: sizes, parameters, dtype, pattern, bytes of cache per token,
+ * tensors; as lines for a person or as JSON (free with rp_free). Words ("key=value") fill in what
+ * the file does not say. RP_BAD_DATA when it is damaged, RP_USAGE for a size that is missing. */
+RP_API rp_status rp_model_info(const char *path, const char *const *words, size_t n_words, int json,
+                               char **text, rp_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
