@@ -1,0 +1,269 @@
+/* bench_train.c - whole optimizer steps on random tokens: tokens per second, and the share of what
+ * the model's FLOPs allow at the product rate of the same run. */
+#include "base/cpu.h"
+#include "base/log.h"
+#include "base/rng.h"
+#include "bench/rate.h"
+#include "model/cost.h"
+#include "model/net.h"
+#include "train/optimizer.h"
+
+enum { MOST_STEPS = 1000, MOST_CASES = 32 };
+
+/* One line of the result. */
+typedef struct {
+  rp_dtype dtype;
+  char *pattern;
+  double seconds; /* of a step, median */
+  double tokens;  /* per second */
+  double flops;   /* of a step */
+  double rate;    /* products, FLOP/s */
+  double loss;
+} row;
+
+typedef struct {
+  rp_model_settings m;
+  rp_optim_settings optim;
+  double clip;
+  int batch, T;
+  bool recompute;
+} task;
+
+typedef struct {
+  rp_device *d;
+  rp_queue *q;
+  rp_params params;
+  rp_optimizer opt;
+  rp_net *net;
+  rp_weights weights;
+  rp_ptr ids, labels, loss;
+} rig;
+
+static void rig_close(rig *g) {
+  if (g->q) rp_wait(g->q, NULL);
+  rp_net_close(g->net);
+  rp_optimizer_close(&g->opt);
+  rp_params_close(&g->params);
+  if (g->d) {
+    rp_device_free(g->d, g->ids);
+    rp_device_free(g->d, g->labels);
+    rp_device_free(g->d, g->loss);
+  }
+  rp_queue_close(g->q);
+  rp_device_close(g->d);
+  *g = (rig){0};
+}
+
+static rp_status upload_tokens(rig *g, const task *t, rp_error *err) {
+  const size_t n = (size_t)t->batch * (size_t)t->T;
+  int32_t *ids = rp_malloc(n, 2 * sizeof *ids);
+  if (!ids) return rp_fail_memory(err, 2 * n * sizeof *ids, "random tokens");
+  rp_rng r;
+  rp_rng_init(&r, 1, RP_RNG_BENCH, 1);
+  for (size_t i = 0; i < 2 * n; i++) ids[i] = (int32_t)rp_rng_below(&r, (uint64_t)t->m.V);
+  rp_upload(g->q, g->ids, ids, n * sizeof *ids);
+  rp_upload(g->q, g->labels, ids + n, n * sizeof *ids);
+  const rp_status st = rp_wait(g->q, err);
+  rp_free(ids);
+  return st;
+}
+
+static rp_status rig_open(rig *g, const task *t, rp_dtype dtype, rp_error *err) {
+  rp_status st = RP_OK;
+  const size_t n = (size_t)t->batch * (size_t)t->T * sizeof(int32_t);
+  const rp_net_opts o = {.batch = t->batch, .T = t->T, .dtype = dtype, .train = true,
+                         .recompute = t->recompute};
+  *g = (rig){0};
+  RP_GO(rp_device_open(&g->d, RP_DEVICE_CPU, err));
+  RP_GO(rp_queue_open(&g->q, g->d, err));
+  RP_GO(rp_device_alloc(g->d, n, "tokens", &g->ids, err));
+  RP_GO(rp_device_alloc(g->d, n, "labels", &g->labels, err));
+  RP_GO(rp_device_alloc(g->d, sizeof(rp_loss), "the loss", &g->loss, err));
+  RP_GO(rp_params_open(&g->params, g->q, &t->m, dtype, true, err));
+  RP_GO(rp_params_init(&g->params, 1, err));
+  RP_GO(rp_optimizer_open(&g->opt, &g->params, &t->optim, t->clip, err));
+  RP_GO(rp_net_open(&g->net, g->q, &t->m, &o, err));
+  g->weights = rp_params_weights(&g->params);
+  RP_GO(upload_tokens(g, t, err));
+  return RP_OK;
+fail:
+  rig_close(g);
+  return st;
+}
+
+static rp_status step(rig *g, const task *t, int plan, double *seconds, rp_error *err) {
+  const rp_pass p = {.batch = t->batch, .T = t->T, .plan = plan, .grad = true, .weight = 1,
+                     .ids = g->ids, .labels = g->labels, .loss = g->loss};
+  const double from = rp_now();
+  rp_op_zero(g->q, &(rp_zero_args){g->loss, sizeof(rp_loss)});
+  RP_TRY(rp_net_pass(g->net, &g->weights, &p, err));
+  rp_optimizer_step(&g->opt, 1e-4, g->loss);
+  RP_TRY(rp_wait(g->q, err));
+  *seconds = rp_now() - from;
+  return RP_OK;
+}
+
+/* A first step that is not timed, then steps until the time is used. */
+static rp_status time_steps(rig *g, const task *t, const rp_bench_opts *o, row *r, rp_error *err) {
+  double took[MOST_STEPS], spent = 0;
+  const double seconds = o->seconds > 0 ? o->seconds : 15;
+  const int most = o->steps > 0 && o->steps < MOST_STEPS ? o->steps : MOST_STEPS;
+  int n = 0, plan;
+  rp_pats pats;
+  rp_loss loss;
+  RP_TRY(rp_pats_parse(&pats, r->pattern, t->m.N, t->m.Hk, err));
+  const rp_flops f = rp_cost_flops(&t->m, &pats, t->batch, t->T);
+  const rp_status st = rp_net_add_plan(g->net, &pats, &plan, err);
+  rp_pats_free(&pats);
+  if (st) return st;
+  RP_TRY(step(g, t, plan, &took[0], err));
+  while (n < most && (o->steps > 0 || n < 2 || spent < seconds)) {
+    RP_TRY(step(g, t, plan, &took[n], err));
+    spent += took[n++];
+  }
+  rp_download(g->q, &loss, g->loss, sizeof loss);
+  RP_TRY(rp_wait(g->q, err));
+  r->seconds = rp_bench_median(took, n);
+  r->tokens = (double)t->batch * t->T / r->seconds;
+  r->flops = 3 * (f.products + f.attention + f.head);
+  r->loss = loss.mean;
+  return RP_OK;
+}
+
+/* All patterns in one dtype: the rate before and after, the better of the two. */
+static rp_status bench_dtype(const task *t, const rp_bench_opts *o, row *rows, int n,
+                             rp_error *err) {
+  rp_status st = RP_OK;
+  rig g = {0};
+  double before, after;
+  RP_TRY(rp_bench_product_rate(RP_DEVICE_CPU, rows[0].dtype, 2048, 1.5, &before, err));
+  RP_GO(rig_open(&g, t, rows[0].dtype, err));
+  for (int i = 0; i < n; i++) RP_GO(time_steps(&g, t, o, &rows[i], err));
+  RP_GO(rp_bench_product_rate(RP_DEVICE_CPU, rows[0].dtype, 2048, 1.5, &after, err));
+  for (int i = 0; i < n; i++) rows[i].rate = before > after ? before : after;
+fail:
+  rig_close(&g);
+  return st;
+}
+
+static rp_status default_task(task *t, rp_error *err) {
+  *t = (task){.batch = 4, .T = 1024, .clip = 1};
+  t->m = (rp_model_settings){.N = 12, .d = 768, .f = 3072, .V = 32000, .H = 6, .Hk = 6, .h = 128,
+                             .act = RP_ACT_GELU, .init_range = 0.02, .apply_re = true,
+                             .joint_train = true, .tied = true, .rope = true,
+                             .rope_base = 10000, .rope_scale = 1, .max_seq_len = 1024};
+  t->optim = (rp_optim_settings){.name = RP_OPT_ADAMW, .lr = 1e-4, .weight_decay = 0.1,
+                                 .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8};
+  return rp_pats_uniform(&t->m.pats, (rp_pat){1, 0, 0}, t->m.N, t->m.Hk, err);
+}
+
+/* The words between separators, each a copy. */
+static rp_status split(const char *text, char separator, char **out, int *n, rp_error *err) {
+  *n = 0;
+  for (const char *at = text; *at;) {
+    const char *end = strchr(at, separator);
+    const size_t len = end ? (size_t)(end - at) : strlen(at);
+    if (*n == MOST_CASES) return rp_fail(err, RP_USAGE, "%s: more than %d words", text, MOST_CASES);
+    rp_str word = {0};
+    rp_str_addn(&word, at, len);
+    out[*n] = rp_str_take(&word);
+    if (!out[*n]) return rp_fail_memory(err, len, "a word of the benchmark");
+    ++*n;
+    at += len + (end != NULL);
+  }
+  return *n ? RP_OK : rp_fail(err, RP_USAGE, "the benchmark was given an empty list");
+}
+
+static rp_status dtype_of(const char *name, rp_dtype *t, rp_error *err) {
+  *t = strcmp(name, "bfloat16") == 0 ? RP_BF16 : RP_F32;
+  if (*t == RP_BF16 || strcmp(name, "float32") == 0) return RP_OK;
+  return rp_fail(err, RP_USAGE, "--dtype %s: choose float32, bfloat16 or both with a comma", name);
+}
+
+/* ---- the report ---- */
+
+static void add_text(rp_str *b, const task *t, const row *rows, int n) {
+  rp_str_addf(b, "%d layers, d=%d, %d heads of %d, V=%d, T=%d, batch %d; %s, %d threads\n", t->m.N,
+              t->m.d, t->m.H, t->m.h, t->m.V, t->T, t->batch, rp_cpu()->name, rp_threads());
+  rp_str_add(b, "dtype     pattern          tokens/s   s/step  GFLOP/s  products  share\n");
+  for (int i = 0; i < n; i++) {
+    const row *r = &rows[i];
+    rp_str_addf(b, "%-9s %-14s %10.1f %8.3f %8.1f %9.1f %5.1f%%\n", rp_dtype_name(r->dtype),
+                r->pattern, r->tokens, r->seconds, r->flops / r->seconds * 1e-9, r->rate * 1e-9,
+                100 * r->flops / r->seconds / r->rate);
+  }
+}
+
+static void add_json(rp_str *b, const task *t, const row *rows, int n) {
+  rp_str_addf(b, "{\"layers\":%d,\"d\":%d,\"heads\":%d,\"d_head\":%d,\"vocab\":%d,\"seq_len\":%d,"
+              "\"batch\":%d,\"threads\":%d,\"cases\":[", t->m.N, t->m.d, t->m.H, t->m.h, t->m.V,
+              t->T, t->batch, rp_threads());
+  for (int i = 0; i < n; i++) {
+    const row *r = &rows[i];
+    rp_str_addf(b, "%s{\"dtype\":\"%s\",\"pattern\":\"%s\",\"tokens_per_second\":%.6g,"
+                "\"seconds_per_step\":%.6g,\"flops_per_step\":%.6g,\"product_rate\":%.6g,"
+                "\"share\":%.4g,\"loss\":%.6g}", i ? "," : "", rp_dtype_name(r->dtype), r->pattern,
+                r->tokens, r->seconds, r->flops, r->rate, r->flops / r->seconds / r->rate, r->loss);
+  }
+  rp_str_add(b, "]}\n");
+}
+
+static rp_status report(const task *t, const row *rows, int n, int json, char **text,
+                        rp_error *err) {
+  rp_str b = {0};
+  if (json)
+    add_json(&b, t, rows, n);
+  else
+    add_text(&b, t, rows, n);
+  *text = rp_str_take(&b);
+  return *text ? RP_OK : rp_fail_memory(err, 4096, "the benchmark's table");
+}
+
+static rp_status run(const task *t, const rp_bench_opts *o, char **words, int dtypes, int patterns,
+                     char **text, rp_error *err) {
+  row rows[MOST_CASES];
+  if (dtypes * patterns > MOST_CASES)
+    return rp_fail(err, RP_USAGE, "more than %d cases in one benchmark", MOST_CASES);
+  for (int i = 0; i < dtypes; i++) {
+    row *first = &rows[i * patterns];
+    for (int j = 0; j < patterns; j++) {
+      first[j] = (row){.pattern = words[dtypes + j]};
+      RP_TRY(dtype_of(words[i], &first[j].dtype, err));
+    }
+    RP_TRY(bench_dtype(t, o, first, patterns, err));
+  }
+  return report(t, rows, dtypes * patterns, o->json, text, err);
+}
+
+static rp_status bench(const task *t, const rp_bench_opts *o, char **text, rp_error *err) {
+  char *words[2 * MOST_CASES] = {0};
+  int dtypes, patterns;
+  rp_status st = RP_OK;
+  RP_GO(split(o->dtypes ? o->dtypes : "float32,bfloat16", ',', words, &dtypes, err));
+  RP_GO(split(o->patterns ? o->patterns : "D=1;D=64", ';', words + dtypes, &patterns, err));
+  st = run(t, o, words, dtypes, patterns, text, err);
+fail:
+  for (int i = 0; i < 2 * MOST_CASES; i++) rp_free(words[i]);
+  return st;
+}
+
+rp_status rp_bench_train(const rp_config *c, const rp_bench_opts *opts, char **text,
+                         rp_error *err) {
+  rp_bench_opts o;
+  task t;
+  rp_bench_defaults(&o);
+  if (opts) o = *opts;
+  *text = NULL;
+  if (c) {
+    rp_settings s;
+    RP_TRY(rp_settings_read(&s, c, 1, err));
+    t = (task){s.model, s.optim, s.trainer.clip, s.train.batch, s.train.T, s.trainer.recompute};
+    const rp_status st = bench(&t, &o, text, err);
+    rp_settings_free(&s);
+    return st;
+  }
+  RP_TRY(default_task(&t, err));
+  const rp_status st = bench(&t, &o, text, err);
+  rp_pats_free(&t.m.pats);
+  return st;
+}
