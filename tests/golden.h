@@ -1,5 +1,5 @@
-/* golden.h - reads the golden files (tools/golden/README.md has their format): settings, weights from
- * the hash, tensors, and the comparison of a sampled tensor. */
+/* golden.h - reads the golden files (tools/golden/README.md has their format): settings, weights
+ * from the hash, tensors, and the comparison of a sampled tensor. */
 #ifndef RP_GOLDEN_H
 #define RP_GOLDEN_H
 
@@ -124,7 +124,7 @@ CHECK_MAYBE static const void *golden_tensor(const golden *g, const char *name, 
   return v->data;
 }
 
-/* `got` [n] against a sampled tensor and its {stride, norm, proj}. tol: of the tensor's norm; `digits`
+/* `got` [n] against a sampled tensor and its {stride, norm, proj}. tol: of the norm; `digits`
  * is the same for the numbers that the JSON holds in full. */
 CHECK_MAYBE static void golden_sampled(const golden *g, const char *prefix, const char *param,
                                        const rp_json *entry, const double *got, int64_t n,

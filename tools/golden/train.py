@@ -6,12 +6,12 @@ import torch
 
 
 def learning_rate(i, S, lr, eta_min=0.0, warmup=0.0, name="cosine"):
-    """Rate of iteration i (from 0) of S."""
+    """Rate of iteration i (from 0) of S. "constant" has no warm-up."""
+    if name == "constant":
+        return lr
     w = int(warmup * S)
     if i < w:
         return lr * (i + 1) / w
-    if name == "constant":
-        return lr
     return eta_min + (lr - eta_min) * (1 + math.cos(math.pi * (i - w) / (S - w))) / 2
 
 
