@@ -130,6 +130,9 @@ const char *cli_program_dir(const cli_args *a);
 /* Composes the words as --configs and --config say, prints the tree that was used to stderr.
  * Returns an exit code, the error already printed. */
 int cli_compose(const cli_args *a, bool need_experiment, rp_config **out);
+/* The same with these words in place of the command line's. */
+int cli_compose_words(const cli_args *a, const char *const *words, size_t n, bool need_experiment,
+                      rp_config **out);
 /* Applies --threads where the verb has it; an exit code. */
 int cli_use_threads(const cli_args *a);
 

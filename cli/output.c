@@ -128,10 +128,15 @@ void cli_find_program_dir(char *buf, size_t size) {
 }
 
 int cli_compose(const cli_args *a, bool need_experiment, rp_config **out) {
-  rp_config_opts o;
-  rp_error err = {0};
   size_t n;
   const char *const *words = cli_words(a, &n);
+  return cli_compose_words(a, words, n, need_experiment, out);
+}
+
+int cli_compose_words(const cli_args *a, const char *const *words, size_t n, bool need_experiment,
+                      rp_config **out) {
+  rp_config_opts o;
+  rp_error err = {0};
   rp_config_defaults(&o);
   o.configs_dir = cli_text(a, "configs");
   o.file = cli_text(a, "config");

@@ -113,7 +113,7 @@ RP_API rp_status rp_train_plan_make(const rp_config *c, const rp_train_plan_opts
 /* What a run directory tells. */
 typedef struct {
   char dir[4096];
-  char state[16]; /* running, stopped, finished, failed; "unknown" */
+  char state[16]; /* running, stopped, finished, failed, interrupted (killed), "unknown" */
   int64_t step, of;
   int64_t checkpoint; /* step of the latest checkpoint; -1: none */
   double val_loss, val_loss_dense, train_loss; /* last ones; NaN: none */
