@@ -1,6 +1,7 @@
 /* ratplus train: pretrain, adapt, fine-tune; resumes by itself. */
 #include <math.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 
