@@ -4,8 +4,9 @@
 # PATTERN is a part of a test's name (base_json), or NAME/CASE (test_base_json/deep_*). Each
 # tests/test_*.c is one program, each tests/cli/*.sh one script; what is counted is their cases.
 # CHECK_FAST=1 leaves out files with the comment "label: slow". RATPLUS_LOCALE=de_DE.UTF-8 sets the
-# locale of numbers, RATPLUS_EMULATOR="qemu-aarch64 -L ..." runs programs of another machine. Every failure is shown with the command that repeats it alone; the last line
-# is "N passed, N failed" and ", N skipped" if any were.
+# locale of numbers, RATPLUS_EMULATOR="qemu-aarch64 -L ..." runs programs of another machine. Every
+# failure is shown with the command that repeats it alone; the last line is "N passed, N failed" and
+# ", N skipped" if any were.
 set -u
 
 build=${1:?tests/run.sh BUILD [PATTERN] [SEED]}
@@ -154,7 +155,9 @@ for program in "$build"/tests/test_* "$build"/tests/fuzz_*; do
   [ -f "$here/tests/$name.c" ] || [ -f "$here/tests/fuzz/$name.c" ] || continue
   slow "$here/tests/$name.c" && continue
   if [ "${name#fuzz_}" != "$name" ]; then
-    [ -z "$cases" ] && run_one "$name" read_tap ${RATPLUS_EMULATOR:-} "$program" "$here/tests/fuzz/corpus/${name#fuzz_}"
+    [ -z "$cases" ] || continue
+    run_one "$name" read_tap ${RATPLUS_EMULATOR:-} "$program" \
+      "$here/tests/fuzz/corpus/${name#fuzz_}"
   else
     run_one "$name" read_cmocka ${RATPLUS_EMULATOR:-} "$program" ${cases:+"$cases"}
   fi
