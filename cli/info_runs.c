@@ -1,0 +1,204 @@
+#include "cli/info_runs.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "ratplus/eval.h"
+#include "ratplus/train.h"
+
+/* ---- runs ---- */
+
+static void line_real(const char *name, double x, const char *unit) {
+  if (isfinite(x)) printf("  %-18s %.6g%s\n", name, x, unit);
+}
+
+static void print_run(const rp_run_info *r) {
+  printf("%s\n", r->dir);
+  printf("  %-18s %s\n", "state", r->state);
+  printf("  %-18s %lld of %lld\n", "steps", (long long)r->step, (long long)r->of);
+  if (r->checkpoint >= 0) printf("  %-18s step %lld\n", "latest checkpoint",
+                                 (long long)r->checkpoint);
+  if (r->holder[0]) printf("  %-18s %s\n", "held by", r->holder);
+  line_real("train_loss", r->train_loss, "");
+  line_real("val_loss", r->val_loss, "");
+  line_real("val_loss_dense", r->val_loss_dense, "");
+  line_real("tokens/s", r->tokens_per_second, "");
+  line_real("iteration", r->seconds_per_step, " s");
+  line_real("save", r->save_seconds, " s");
+  if (isfinite(r->seconds_per_step) && isfinite(r->save_seconds))
+    printf("  %-18s %.0f s (iteration and save): let the scheduler signal this long before the "
+           "end\n", "signal lead", ceil(r->seconds_per_step + r->save_seconds));
+  if (r->skipped) printf("  %-18s %lld optimizer steps (not finite)\n", "skipped",
+                         (long long)r->skipped);
+}
+
+static void json_string(const char *s) {
+  putchar('"');
+  for (; *s; s++) {
+    const unsigned char c = (unsigned char)*s;
+    if (c == '"' || c == '\\')
+      printf("\\%c", c);
+    else if (c < 32)
+      printf("\\u%04x", c);
+    else
+      putchar(c);
+  }
+  putchar('"');
+}
+
+static void json_real(const char *name, double x) {
+  if (isfinite(x)) printf(",\"%s\":%.9g", name, x);
+}
+
+static void print_run_json(const rp_run_info *r) {
+  printf("{\"run\":");
+  json_string(r->dir);
+  printf(",\"state\":\"%s\",\"step\":%lld,\"of\":%lld", r->state, (long long)r->step,
+         (long long)r->of);
+  if (r->checkpoint >= 0) printf(",\"checkpoint\":%lld", (long long)r->checkpoint);
+  if (r->holder[0]) {
+    printf(",\"held_by\":");
+    json_string(r->holder);
+  }
+  json_real("train_loss", r->train_loss);
+  json_real("val_loss", r->val_loss);
+  json_real("val_loss_dense", r->val_loss_dense);
+  json_real("tokens_per_second", r->tokens_per_second);
+  json_real("seconds_per_step", r->seconds_per_step);
+  json_real("save_seconds", r->save_seconds);
+  printf(",\"skipped\":%lld}\n", (long long)r->skipped);
+}
+
+/* Beside and renamed, so that no half picture stands under its name. */
+static int write_svg(const char *path, const char *text) {
+  char tmp[4200];
+  if (snprintf(tmp, sizeof tmp, "%s.tmp-%ld", path, (long)getpid()) >= (int)sizeof tmp)
+    return cli_fail(RP_USAGE, "--svg: the name is too long");
+  FILE *f = fopen(tmp, "w");
+  if (!f) return cli_fail(RP_FAIL, "cannot write %s: %s", path, strerror(errno));
+  const bool bad = fputs(text, f) == EOF;
+  if (fclose(f) || bad || rename(tmp, path)) {
+    const int code = cli_fail(RP_FAIL, "cannot write %s: %s", path, strerror(errno));
+    remove(tmp);
+    return code;
+  }
+  return 0;
+}
+
+int cli_info_runs(const char *const *dirs, size_t n, bool json, const char *svg) {
+  rp_error err = {0};
+  for (size_t i = 0; i < n; i++) {
+    rp_run_info r;
+    if (rp_run_read(dirs[i], &r, &err)) return cli_error(&err);
+    if (json)
+      print_run_json(&r);
+    else
+      print_run(&r);
+  }
+  if (!svg) return 0;
+  char *text;
+  if (rp_runs_svg(dirs, n, &text, &err)) return cli_error(&err);
+  const int code = write_svg(svg, text);
+  rp_free(text);
+  if (!code) cli_note("wrote %s", svg);
+  return code;
+}
+
+/* ---- plans ---- */
+
+typedef struct {
+  const char *name, *key;
+  uint64_t bytes;
+} group;
+
+enum { GROUPS = 10 };
+
+static void list_groups(const rp_train_memory *m, group g[GROUPS]) {
+  const group all[GROUPS] = {
+      {"parameters", "parameters", m->masters},
+      {"rounded copy", "copy", m->copy},
+      {"gradients", "gradients", m->grads},
+      {"optimizer", "optimizer", m->optimizer},
+      {"activations", "activations", m->acts},
+      {"work buffers", "work", m->work},
+      {"scratch", "scratch", m->scratch},
+      {"tables", "tables", m->tables},
+      {"loader", "loader", m->loader},
+      {"saving", "saving", m->saving}};
+  memcpy(g, all, sizeof all);
+}
+
+static void print_bytes(const char *name, uint64_t bytes) {
+  const double x = (double)bytes;
+  if (x >= 1 << 30)
+    printf("  %-18s %10.2f GiB\n", name, x / (1 << 30));
+  else if (x >= 1 << 20)
+    printf("  %-18s %10.2f MiB\n", name, x / (1 << 20));
+  else
+    printf("  %-18s %10.2f KiB\n", name, x / 1024);
+}
+
+static void print_plan(const rp_train_plan *p) {
+  group g[GROUPS];
+  list_groups(&p->memory, g);
+  printf("run_dir              %s\n", p->run_dir);
+  printf("parameters           %lld\n", (long long)p->parameters);
+  if (p->steps >= 0)
+    printf("steps                %lld of %lld tokens (%.4g in all)\n", (long long)p->steps,
+           (long long)p->tokens_per_step, (double)p->steps * (double)p->tokens_per_step);
+  else
+    printf("steps                unknown: the training data cannot be opened\n");
+  printf("accumulation         %d micro-batches a step\n", p->accumulation);
+  printf("work                 %.4g FLOP a step\n", p->flops_per_step);
+  printf("memory\n");
+  for (int i = 0; i < GROUPS; i++)
+    if (g[i].bytes) print_bytes(g[i].name, g[i].bytes);
+  print_bytes("total", p->memory.total);
+  print_bytes("free now", p->memory.available);
+  printf("disk\n");
+  print_bytes("a checkpoint", p->memory.checkpoint);
+  if (!p->fits) printf("does not fit: %s\n", p->advice);
+}
+
+static void print_plan_json(const rp_train_plan *p) {
+  group g[GROUPS];
+  list_groups(&p->memory, g);
+  printf("{\"run_dir\":");
+  json_string(p->run_dir);
+  printf(",\"parameters\":%lld", (long long)p->parameters);
+  if (p->steps >= 0) printf(",\"steps\":%lld", (long long)p->steps);
+  printf(",\"tokens_per_step\":%lld,\"accumulation\":%d,\"flops_per_step\":%.9g,\"memory\":{",
+         (long long)p->tokens_per_step, p->accumulation, p->flops_per_step);
+  for (int i = 0; i < GROUPS; i++)
+    printf("\"%s\":%llu,", g[i].key, (unsigned long long)g[i].bytes);
+  printf("\"total\":%llu,\"available\":%llu},\"checkpoint_bytes\":%llu,\"fits\":%s",
+         (unsigned long long)p->memory.total, (unsigned long long)p->memory.available,
+         (unsigned long long)p->memory.checkpoint, p->fits ? "true" : "false");
+  if (!p->fits) {
+    printf(",\"advice\":");
+    json_string(p->advice);
+  }
+  printf("}\n");
+}
+
+int cli_info_plan(const cli_args *a, bool json, int ranks) {
+  rp_config *c;
+  rp_train_plan_opts o;
+  rp_train_plan plan;
+  rp_error err = {0};
+  const int code = cli_compose(a, true, &c);
+  if (code) return code;
+  rp_train_plan_defaults(&o);
+  o.ranks = ranks > 0 ? ranks : 1;
+  const rp_status st = rp_train_plan_make(c, &o, &plan, &err);
+  rp_config_free(c);
+  if (st) return cli_error(&err);
+  if (json)
+    print_plan_json(&plan);
+  else
+    print_plan(&plan);
+  return 0;
+}
