@@ -12,6 +12,8 @@
 /* One entry of a defaults list, its group and package worked out. */
 typedef struct {
   const char *group;   /* "model/backbone/layer"; "" for a file at the root */
+  const char *written; /* the group as the entry writes it, without a slash in front: what the
+                          package is made of */
   const char *option;  /* file name inside the group, without .yaml; NULL: nothing chosen */
   const char *parent;  /* package of the file that has the list */
   const char *package; /* written after @; NULL: none */
@@ -24,7 +26,8 @@ typedef struct {
 typedef struct {
   rp_composing *c;
   rp_node *root;
-  rp_str keys; /* one a line */
+  rp_str keys;     /* one a line */
+  bool *is_choice; /* [n] words that choose a file of a group */
 } composing;
 
 /* --- files -------------------------------------------------------------------------------- */
@@ -143,7 +146,7 @@ static const char *final_package(rp_tree *t, const entry *e, const char *header)
   } else if (p && strcmp(p, "_group_") == 0) {
     return dotted(t, e->group);
   }
-  if (!p) p = dotted(t, e->group);
+  if (!p) p = dotted(t, e->written);
   if (!p) return NULL;
   if (!e->package && header && !rp_starts_with(header, "_global_")) return header;
   const char *last = NULL;
@@ -196,6 +199,7 @@ static rp_status place_entry(composing *k, const rp_node *n, const char *name, c
   const char *group = rp_tree_text(t, name, len);
   e->package = at ? rp_tree_text(t, at + 1, strlen(at + 1)) : NULL;
   RP_TRY(rp_tree_status(t, "composing", k->c->err));
+  e->written = *group == '/' ? group + 1 : group;
   e->group = *group == '/' ? group + 1 : join_parts(t, base, "/", group);
   e->parent = parent;
   e->at = n->at;
@@ -225,6 +229,8 @@ static rp_status file_entry(composing *k, const rp_node *n, const char *base, co
   const char *slash = strrchr(e->group, '/');
   e->option = slash ? slash + 1 : e->group;
   e->group = slash ? rp_tree_text(k->c->tree, e->group, (size_t)(slash - e->group)) : "";
+  slash = strrchr(e->written, '/');
+  e->written = slash ? rp_tree_text(k->c->tree, e->written, (size_t)(slash - e->written)) : "";
   e->key = "";
   return rp_tree_status(k->c->tree, "composing", k->c->err);
 }
@@ -252,7 +258,7 @@ static rp_status apply_choice(composing *k, entry *e) {
   for (size_t i = 0; i < c->n; i++) {
     const rp_word *w = &c->words[i];
     const size_t len = strlen(w->key);
-    if (!rp_starts_with(e->key, w->key) || w->todo == RP_WORD_ADD) continue;
+    if (!k->is_choice[i] || w->todo == RP_WORD_ADD || !rp_starts_with(e->key, w->key)) continue;
     const bool same = w->package ? e->key[len] == '@' && strcmp(e->key + len + 1, w->package) == 0
                                  : e->key[len] == '\0';
     if (!same) continue;
@@ -301,6 +307,7 @@ static rp_status added_entries(composing *k, int depth) {
     const rp_word *w = &c->words[i];
     if (w->todo != RP_WORD_ADD || !c->used[i]) continue;
     entry e = {.group = w->key,
+               .written = w->key,
                .option = w->value->string,
                .parent = "",
                .package = w->package,
@@ -377,8 +384,9 @@ static rp_status unused_choice(composing *k, const rp_word *w) {
 }
 
 /* Words whose key is a group and whose value is a name are choices. */
-static rp_status find_choices(composing *k, bool *is_choice) {
+static rp_status find_choices(composing *k) {
   rp_composing *c = k->c;
+  bool *is_choice = k->is_choice;
   for (size_t i = 0; i < c->n; i++) {
     const rp_word *w = &c->words[i];
     const rp_place at = {w->text, 0, 0};
@@ -403,15 +411,15 @@ static rp_status find_choices(composing *k, bool *is_choice) {
 }
 
 rp_status rp_compose_groups(rp_composing *c, rp_node **root) {
-  composing k = {c, rp_node_new(c->tree, RP_NODE_MAP, (rp_place){0}), {0}};
-  bool *is_choice = rp_calloc(c->n + 1, sizeof *is_choice);
+  composing k = {c, rp_node_new(c->tree, RP_NODE_MAP, (rp_place){0}), {0}, NULL};
+  bool *is_choice = k.is_choice = rp_calloc(c->n + 1, sizeof *is_choice);
   rp_status st = RP_OK;
   if (!is_choice || !k.root) {
     st = rp_fail_memory(c->err, c->n, "a configuration");
     goto fail;
   }
-  RP_GO(find_choices(&k, is_choice));
-  entry first = {.group = "", .option = "config", .parent = "", .key = ""};
+  RP_GO(find_choices(&k));
+  entry first = {.group = "", .written = "", .option = "config", .parent = "", .key = ""};
   RP_GO(compose_entry(&k, &first, 0));
   for (size_t i = 0; i < c->n; i++) {
     if (!is_choice[i]) continue;

@@ -196,9 +196,11 @@ static rp_status do_int(reading *r, const args *a, rp_node **out) {
     v->integer = (int64_t)n->real;
     return RP_OK;
   }
-  if (n->kind == RP_NODE_STRING && rp_scalar_word(v, n->string, strlen(n->string)) &&
-      v->kind == RP_NODE_INT) {
-    return RP_OK;
+  if (n->kind == RP_NODE_STRING) {
+    const char *s = n->string + strspn(n->string, " ");
+    size_t len = strlen(s);
+    while (len && s[len - 1] == ' ') len--;
+    if (rp_scalar_word(v, s, len) && v->kind == RP_NODE_INT) return RP_OK;
   }
   return bad(r, "int takes a number, or a text that is an integer");
 }
@@ -420,6 +422,7 @@ static rp_status list(reading *r, rp_node **out) {
   }
   for (;;) {
     rp_node *item;
+    if (strchr(",]", *r->p)) return bad(r, "a value is expected before this; '' is an empty text");
     RP_TRY(element(r, ",]", &item));
     rp_list_add(l, rp_node_copy(r->tree, item));
     skip_space(r);
@@ -429,6 +432,8 @@ static rp_status list(reading *r, rp_node **out) {
     }
     if (*r->p != ',') return bad(r, "a comma or ] is expected");
     r->p++;
+    skip_space(r);
+    if (!*r->p) return bad(r, "a ] is missing");
   }
 }
 
@@ -439,7 +444,6 @@ static rp_status map(reading *r, rp_node **out) {
   skip_space(r);
   while (*r->p != '}') {
     rp_node *key, *item;
-    rp_str text = {0};
     skip_space(r);
     RP_TRY(primitive(r, ":,}", &key));
     if (*r->p != ':') return bad(r, "a map is {key: value, ...}; a colon is expected");
@@ -447,10 +451,10 @@ static rp_status map(reading *r, rp_node **out) {
       return bad(r, "a key must be a name or a number");
     }
     r->p++;
+    skip_space(r);
+    if (strchr(",}", *r->p)) return bad(r, "a value is expected before this; '' is an empty text");
     RP_TRY(element(r, ",}", &item));
-    rp_node_text(key, &text);
-    const char *name = rp_tree_text(r->tree, text.s ? text.s : "", text.len);
-    rp_str_free(&text);
+    const char *name = rp_key_text(r->tree, key);
     rp_map_put(m, name, key->kind, rp_node_copy(r->tree, item));
     skip_space(r);
     if (*r->p == ',') {

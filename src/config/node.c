@@ -309,6 +309,16 @@ void rp_node_text(const rp_node *n, rp_str *out) {
   rp_str_add(out, n->kind == RP_NODE_LIST ? "]" : "}");
 }
 
+const char *rp_key_text(rp_tree *t, const rp_node *n) {
+  if (n->kind == RP_NODE_STRING) return n->string;
+  if (n->kind == RP_NODE_BOOL) return n->integer ? "true" : "false";
+  rp_str b = {0};
+  rp_node_text(n, &b);
+  const char *s = b.failed ? NULL : rp_tree_text(t, b.s ? b.s : "", b.len);
+  rp_str_free(&b);
+  return s;
+}
+
 void rp_node_paths(const rp_node *root, rp_str *out) {
   for (const rp_node *c = root->child; c; c = c->next) {
     if (c->kind == RP_NODE_MAP && c->child) {

@@ -73,6 +73,8 @@ void rp_node_path(const rp_node *n, rp_str *out);
 void rp_place_text(rp_place at, rp_str *out);
 /* Value as Python's str() prints it: what string interpolation inserts. */
 void rp_node_text(const rp_node *n, rp_str *out);
+/* Text of a scalar as a key; NULL when memory is short. */
+const char *rp_key_text(rp_tree *t, const rp_node *n);
 /* Like rp_fail, with the place in front. */
 rp_status rp_fail_place(rp_error *err, rp_place at, const char *fmt, ...) RP_PRINTF(3, 4);
 

@@ -55,7 +55,6 @@ rp_status rp_read_word(rp_tree *t, const char *text, rp_word *w, rp_error *err) 
                    text, p);
   }
   const char *end = equal ? equal : p + strlen(p);
-  while (end > p && (end[-1] == ' ' || end[-1] == '\t')) end--;
   const char *at = memchr(p, '@', (size_t)(end - p));
   const char *key_end = at ? at : end;
   RP_TRY(check_key(text, p, (size_t)(key_end - p), err));

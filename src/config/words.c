@@ -39,6 +39,17 @@ rp_status rp_merge(rp_tree *t, rp_node *root, rp_node *dst, const rp_node *src, 
 
 /* --- words -------------------------------------------------------------------------------- */
 
+/* The map the key's way leads to before it is lost. */
+static const rp_node *deepest(const rp_node *root, const char *key) {
+  for (;;) {
+    const size_t len = strcspn(key, ".");
+    const rp_node *next = rp_node_part(root, key, len);
+    if (!key[len] || !next || next->kind != RP_NODE_MAP) return root;
+    root = next;
+    key += len + 1;
+  }
+}
+
 static rp_status unknown_key(rp_composing *c, rp_node *root, const rp_word *w) {
   rp_str paths = {0}, hint = {0};
   rp_node_paths(root, &paths);
@@ -53,15 +64,17 @@ static rp_status unknown_key(rp_composing *c, rp_node *root, const rp_word *w) {
                  "+%s",
                  w->text, w->key, hint.s, w->text);
   } else {
-    rp_str top = {0};
-    for (const rp_node *n = root->child; n; n = n->next) {
-      rp_str_addf(&top, "%s%s", n == root->child ? "" : ", ", n->key);
+    rp_str there = {0};
+    const rp_node *in = deepest(root, w->key);
+    rp_node_path(in, &there);
+    rp_str_add(&there, there.len ? " has: " : "at the top are: ");
+    for (const rp_node *n = in->child; n; n = n->next) {
+      rp_str_addf(&there, "%s%s", n == in->child ? "" : ", ", n->key);
     }
     st = rp_fail(c->err, RP_USAGE,
-                 "%s: there is no key %s, and none like it (at the top are: %s). "
-                 "A new key is written +%s",
-                 w->text, w->key, top.s ? top.s : "none", w->text);
-    rp_str_free(&top);
+                 "%s: there is no key %s, and none like it (%s). A new key is written +%s", w->text,
+                 w->key, there.s ? there.s : "", w->text);
+    rp_str_free(&there);
   }
   rp_str_free(&paths);
   rp_str_free(&hint);
@@ -107,6 +120,10 @@ static rp_status delete_key(rp_composing *c, rp_node *root, rp_node *in, const c
                             const rp_word *w) {
   rp_node *n = in ? rp_node_part(in, last, strlen(last)) : NULL;
   if (!n) return unknown_key(c, root, w);
+  if (in->kind == RP_NODE_LIST) {
+    return rp_fail(c->err, RP_USAGE,
+                   "%s: an element of a list is not deleted; write the whole list", w->text);
+  }
   if (w->has_value && !rp_node_same(n, w->value)) {
     rp_str text = {0};
     rp_node_text(n, &text);
@@ -146,6 +163,10 @@ static rp_status set_key(rp_composing *c, rp_node *root, rp_node *in, const char
   if (!copy) return rp_tree_status(c->tree, w->text, c->err);
   if (in->kind == RP_NODE_LIST) {
     set_element(in, old, copy);
+    return RP_OK;
+  }
+  if (old && rp_is_interpolation(old)) { /* a reference is replaced, never written through */
+    rp_map_put(in, old->key, old->key_kind, copy);
     return RP_OK;
   }
   /* Through a map of one key, so that a map value merges and anything else replaces. */

@@ -74,10 +74,13 @@ static rp_status scalar(reader *r, const yaml_event_t *e, rp_node **out) {
   if (memchr(s, 0, len)) {
     return rp_fail_place(r->err, at, "a text with a NUL byte; remove it");
   }
+  const bool plain = e->data.scalar.style == YAML_PLAIN_SCALAR_STYLE;
+  if (plain && len == 1 && *s == '=') {
+    return rp_fail_place(r->err, at, "a bare = is no value; quote it");
+  }
   rp_node *n = rp_node_string(r->tree, s, len, at);
   *out = n;
-  if (n && e->data.scalar.style == YAML_PLAIN_SCALAR_STYLE && !rp_scalar_yaml(n, s, len) &&
-      rp_scalar_too_big(s, len)) {
+  if (n && plain && !rp_scalar_yaml(n, s, len) && rp_scalar_too_big(s, len)) {
     return rp_fail_place(r->err, at, "the integer %s does not fit 64 bits", s);
   }
   return remember(r, e->data.scalar.anchor, n, at);
@@ -128,12 +131,8 @@ static rp_status map(reader *r, rp_node *n, int depth) {
     if (end || st) return st;
     if (!key) return rp_tree_status(r->tree, r->file, r->err);
     RP_TRY(map_key(r, n, key));
-    rp_str text = {0};
-    rp_node_text(key, &text);
-    const char *name = rp_tree_text(r->tree, text.s ? text.s : "", text.len);
-    const bool failed = text.failed;
-    rp_str_free(&text);
-    if (failed) return rp_fail_memory(r->err, 0, "a key");
+    const char *name = rp_key_text(r->tree, key);
+    if (!name) return rp_fail_memory(r->err, 0, "a key");
     RP_TRY(next_event(r, &e));
     st = value(r, &e, depth + 1, &val);
     yaml_event_delete(&e);
@@ -182,15 +181,18 @@ static rp_status document(reader *r, rp_node **root) {
   }
 }
 
-/* "# @package NAME" among the comment lines at the top. */
+/* "# @package NAME" in the header: the lines at the top that start with "# @", as Hydra reads it. */
 static const char *package_header(rp_tree *t, const char *text, size_t len) {
   const char *p = text, *end = text + len;
-  while (p < end && (*p == '#' || *p == '\n' || *p == ' ' || *p == '\r')) {
+  while (p < end) {
     const char *line_end = memchr(p, '\n', (size_t)(end - p));
     if (!line_end) line_end = end;
     const char *s = p;
-    while (s < line_end && (*s == ' ' || *s == '#')) s++;
-    if (*p == '#' && line_end - s > 9 && memcmp(s, "@package ", 9) == 0) {
+    while (s < line_end && (*s == ' ' || *s == '\t' || *s == '\r')) s++;
+    const bool blank = s == line_end, comment = !blank && *s == '#';
+    while (s < line_end && (*s == '#' || *s == ' ')) s++;
+    if (!blank && (!comment || s == line_end || *s != '@')) return NULL;
+    if (line_end - s > 9 && memcmp(s, "@package ", 9) == 0) {
       s += 9;
       while (s < line_end && *s == ' ') s++;
       const char *stop = line_end;
