@@ -26,23 +26,21 @@ const char *rp_config_dir(const rp_config *c) { return c->dir; }
 
 /* --- where the tree is -------------------------------------------------------------------- */
 
-static bool has_root_file(const char *dir) {
-  char *path = rp_path_join(dir, "config.yaml");
-  const bool yes = path && rp_is_file(path);
-  rp_free(path);
-  return yes;
-}
-
-static bool try_dir(const char *a, const char *b, char **dir, rp_str *seen) {
-  if (!a || !*a) return false;
+/* Whether a (or a/b) is a tree; its path in *dir, else its name among those `seen`. */
+static void try_dir(const char *a, const char *b, char **dir, rp_str *seen) {
+  if (!a || !*a || *dir) return;
   char *path = b ? rp_path_join(a, b) : rp_strdup(a);
-  if (path && has_root_file(path)) {
+  char *root = path ? rp_path_join(path, "config.yaml") : NULL;
+  if (!root) {
+    seen->failed = true;
+  } else if (rp_is_file(root)) {
     *dir = path;
-    return true;
+    path = NULL;
+  } else {
+    rp_str_addf(seen, "%s%s", seen->len ? ", " : "", path);
   }
-  rp_str_addf(seen, "%s%s", seen->len ? ", " : "", path ? path : a);
+  rp_free(root);
   rp_free(path);
-  return false;
 }
 
 /* --configs, $RATPLUS_CONFIGS, ./configs, $XDG_CONFIG_HOME, PREFIX/share. What somebody named must
@@ -53,21 +51,26 @@ static rp_status find_tree(const char *named, const char *program_dir, char **di
   const char *xdg = getenv("XDG_CONFIG_HOME"), *home = getenv("HOME");
   const bool must = named || (env && *env);
   *dir = NULL;
-  bool found = false;
   if (must) {
-    found = try_dir(named ? named : env, NULL, dir, &seen);
+    try_dir(named ? named : env, NULL, dir, &seen);
   } else {
-    found = try_dir("configs", NULL, dir, &seen) ||
-            (xdg && *xdg ? try_dir(xdg, "ratplus/configs", dir, &seen)
-                         : try_dir(home, ".config/ratplus/configs", dir, &seen)) ||
-            try_dir(program_dir, "../share/ratplus/configs", dir, &seen) ||
-            try_dir(program_dir, "../configs", dir, &seen);
+    try_dir("configs", NULL, dir, &seen);
+    if (xdg && *xdg) {
+      try_dir(xdg, "ratplus/configs", dir, &seen);
+    } else {
+      try_dir(home, ".config/ratplus/configs", dir, &seen);
+    }
+    try_dir(program_dir, "../share/ratplus/configs", dir, &seen);
   }
   rp_status st = RP_OK;
-  if (!found && must) {
+  if (seen.failed) {
+    st = rp_fail_memory(err, 256, "the path of the configurations");
+    rp_free(*dir);
+    *dir = NULL;
+  } else if (!*dir && must) {
     st = rp_fail(err, RP_USAGE, "%s: not a tree of configurations (there is no config.yaml in it)",
                  seen.s ? seen.s : "");
-  } else if (!found) {
+  } else if (!*dir) {
     st =
         rp_fail(err, RP_USAGE, "no tree of configurations found in %s; name one with --configs DIR",
                 seen.s ? seen.s : "");

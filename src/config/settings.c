@@ -305,7 +305,7 @@ static double read_clip(rp_typed *t) {
     if (n->integer) rp_typed_bad(t, path, n, "must be a number (1.0), or false");
     return 0;
   }
-  return rp_typed_real(t, path, 0, 1e30, 0);
+  return rp_typed_real(t, path, 0, 1e300, 0);
 }
 
 static void read_pretrained(rp_typed *t, const rp_config *c, rp_trainer_settings *s) {

@@ -28,7 +28,8 @@ void rp_typed_bad(rp_typed *t, const char *path, const rp_node *n, const char *f
   rp_str b = {0};
   va_list ap;
   if (n) {
-    rp_place_text(n->at, &b);
+    /* A word says the key itself. */
+    if (n->at.line > 0 || (n->at.file && !strchr(n->at.file, '='))) rp_place_text(n->at, &b);
     rp_str_addf(&b, "%s=", path);
     rp_node_text(n, &b);
   } else {
