@@ -54,8 +54,9 @@ static void activations_are_their_formulas(void **state) {
           b.du = kern_tensor(compute, (int64_t)n * ld);
           kern_run(&l[i], RP_OP_act_bwd, &b, 1 + round % 3);
           for (int64_t j = 0; j < (int64_t)n * f; j++) {
-            const int64_t at = j / f * ld + j % f;
-            const double u = kern_get(a.u, at), w = wide ? kern_get(a.u, at + f) : 1;
+            /* swiglu: the first half by silu of the second */
+            const int64_t first = j / f * ld + j % f, at = wide ? first + f : first;
+            const double u = kern_get(a.u, at), w = wide ? kern_get(a.u, first) : 1;
             const double v = act_of((rp_act)act, u) * w, dv = kern_get(b.dv, j);
             const double d = slope_of((rp_act)act, u) * w * dv, half_ulp = kern_round(compute);
             /* erf and tanh are good to 1e-7 absolute, times u; the argument of an exp to eps u^2 */
@@ -65,7 +66,7 @@ static void activations_are_their_formulas(void **state) {
             kern_close(&l[i], kern_get(b.du, at), d, 1e-5 * fabs(w * dv) +
                        (half_ulp + 1e-5) * fabs(d) + 2 * k * fabs(w * dv), "%d slope(%g)", act, u);
             if (wide)
-              kern_close(&l[i], kern_get(b.du, at + f), act_of((rp_act)act, u) * dv,
+              kern_close(&l[i], kern_get(b.du, first), act_of((rp_act)act, u) * dv,
                          k * fabs(dv) + (half_ulp + 4 * l[i].eps) * fabs(act_of((rp_act)act, u) * dv),
                          "swiglu's other half at %g", u);
           }
