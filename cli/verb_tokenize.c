@@ -33,7 +33,8 @@ static void print_text(const rp_tokenize_opts *o, const rp_tokenize_result *r) {
   if (r->invalid_utf8) printf(", %lld with bytes that are not UTF-8", (long long)r->invalid_utf8);
   if (r->parts_reused)
     printf(", %lld of %lld files done before", (long long)r->parts_reused, (long long)r->parts);
-  printf("; %.1f s, %.0f tokens/s\n", r->seconds, tokens / (r->seconds > 0 ? r->seconds : 1e-9));
+  printf("; %.1f s, %.0f tokens/s\n", r->seconds,
+         (double)r->tokens_now / (r->seconds > 0 ? r->seconds : 1e-9));
 }
 
 static int tokenize(const cli_args *a, const rp_text_source *source) {

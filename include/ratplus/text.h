@@ -112,6 +112,7 @@ typedef struct {
   int64_t empty;        /* left out: nothing but white space */
   int64_t invalid_utf8; /* documents with bytes that are not UTF-8 */
   int64_t text_bytes;
+  int64_t tokens_now;          /* tokenized by this call, not taken from finished parts */
   int64_t parts, parts_reused; /* files tokenized now or before; of them, before */
   int num_bytes, vocab_size, eos;
   int was_complete; /* everything was there already */

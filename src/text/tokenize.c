@@ -1,7 +1,10 @@
 /* tokenize.c - text to token files: each input to a part, then all parts joined. */
-#include <math.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/cpu.h"
 #include "base/json.h"
@@ -19,6 +22,7 @@ typedef struct {
   rp_ticker ticker;
   rp_pipe *pipe;
   char *dir;    /* OUT/tokenize.parts */
+  int lock;     /* of that folder; -1 none */
   char **names; /* [n] of the parts */
   bool *done;   /* [n] the part is there */
   int num_bytes;
@@ -316,6 +320,36 @@ static rp_status join_parts(job *j, rp_error *err) {
   return rp_remove_tree(j->dir, err);
 }
 
+/* One writer at a time, and what a killed one left half-written is cleared away. A file system
+ * without locks is taken as it is. */
+static rp_status lock_parts(job *j, rp_error *err) {
+  rp_status st = RP_OK;
+  char **names = NULL, *path = rp_path_join(j->dir, "lock");
+  size_t n = 0;
+  if (!path) return rp_fail_memory(err, strlen(j->dir), "a path");
+  j->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+  if (j->lock < 0) RP_GO(rp_fail_errno(err, "cannot write", path));
+  if (flock(j->lock, LOCK_EX | LOCK_NB)) {
+    if (errno == EWOULDBLOCK)
+      RP_GO(rp_fail(err, RP_USAGE,
+                    "%s: another ratplus tokenize is writing here; wait for it, or "
+                    "choose another --out",
+                    j->o->out));
+    goto fail;
+  }
+  RP_GO(rp_list_dir(j->dir, &names, &n, err));
+  for (size_t i = 0; i < n; i++) {
+    if (!strstr(names[i], ".tmp-")) continue;
+    char *stale = rp_path_join(j->dir, names[i]);
+    if (stale) rp_remove_tree(stale, NULL);
+    rp_free(stale);
+  }
+fail:
+  rp_list_free(names, n);
+  rp_free(path);
+  return st;
+}
+
 static rp_status run(job *j, rp_error *err) {
   bool complete = false;
   RP_TRY(check_opts(j->o, err));
@@ -331,22 +365,25 @@ static rp_status run(job *j, rp_error *err) {
   j->r.was_complete = complete;
   if (complete) return rp_is_dir(j->dir) ? rp_remove_tree(j->dir, err) : RP_OK;
   RP_TRY(rp_mkdirs(j->dir, err));
+  RP_TRY(lock_parts(j, err));
   RP_TRY(make_parts(j, err));
   return join_parts(j, err);
 }
 
 rp_status rp_tokenize(const rp_tokenize_opts *o, rp_tokenize_result *result, rp_error *err) {
-  job j = {.o = o};
+  job j = {.o = o, .lock = -1};
   rp_ticker_init(&j.ticker, o->stop, o->progress, o->progress_ctx);
   rp_status st = run(&j, err);
   rp_pipe_close(j.pipe);
   rp_docs_close(j.docs);
   rp_part_cancel(j.part);
   rp_tokenizer_close(j.tokenizer);
+  if (j.lock >= 0) close(j.lock);
   for (size_t i = 0; j.names && i < o->source.n; i++) rp_free(j.names[i]);
   rp_free(j.names);
   rp_free(j.done);
   rp_free(j.dir);
+  j.r.tokens_now = j.ticker.now.tokens;
   j.r.seconds = rp_ticker_seconds(&j.ticker);
   if (result) {
     const size_t size = result->size < sizeof j.r ? result->size : sizeof j.r;
