@@ -46,7 +46,7 @@ fetch() {
 
 bible() {
   LD_LIBRARY_PATH=$(dirname "$(find "$out/packages" -name 'libreadline.so.*' | sort | sed -n 1p)") \
-    "$out/packages/usr/bin/bible" -l9999 -p "$out/packages/usr/lib" "$@"
+    "$out/packages/usr/bin/bible" -f -l9999 -p "$out/packages/usr/lib" "$@"
 }
 
 # One document a chapter or section, ended by a line that holds a form feed alone.
