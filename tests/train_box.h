@@ -41,12 +41,12 @@ CHECK_MAYBE static const char *box_data_dir(void) {
 
 /* The tiny run (d=32, N=2, V=97, T=48; `steps` iterations of 4 sequences in two micro-batches) in
  * run_dir, with further words, NULL-terminated, laid over it. */
-CHECK_MAYBE static rp_config *box_config(const char *run_dir, int steps, const char *const *more) {
+CHECK_MAYBE static rp_config *box_config_in(const char *dir, const char *run_dir, int steps,
+                                            const char *const *more) {
   char own[BOX_WORDS][1024];
   const char *words[BOX_WORDS];
   size_t n = 0;
   rp_error err = {0};
-  const char *dir = box_data_dir();
 #define WORD(...) \
   do { \
     snprintf(own[n], sizeof own[n], __VA_ARGS__); \
@@ -77,6 +77,10 @@ CHECK_MAYBE static rp_config *box_config(const char *run_dir, int steps, const c
   rp_config *c = NULL;
   check_ok(rp_config_compose(&c, words, n, NULL, &err), err);
   return c;
+}
+
+CHECK_MAYBE static rp_config *box_config(const char *run_dir, int steps, const char *const *more) {
+  return box_config_in(box_data_dir(), run_dir, steps, more);
 }
 
 /* Numbers of a run, iteration by iteration. */
