@@ -10,8 +10,16 @@ install(DIRECTORY ${PROJECT_SOURCE_DIR}/include/ratplus DESTINATION ${CMAKE_INST
   FILES_MATCHING PATTERN "*.h")
 install(DIRECTORY ${PROJECT_SOURCE_DIR}/configs DESTINATION ${CMAKE_INSTALL_DATADIR}/ratplus
   OPTIONAL)
-install(DIRECTORY ${PROJECT_BINARY_DIR}/man/ DESTINATION ${CMAKE_INSTALL_MANDIR}/man1
-  OPTIONAL FILES_MATCHING PATTERN "*.1")
+if(TARGET ratplus_pages)
+  set(pages ${PROJECT_BINARY_DIR}/pages)
+  install(FILES ${pages}/ratplus.1 DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
+  install(FILES ${pages}/ratplus.bash RENAME ratplus
+    DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions)
+  install(FILES ${pages}/ratplus.zsh RENAME _ratplus
+    DESTINATION ${CMAKE_INSTALL_DATADIR}/zsh/site-functions)
+  install(FILES ${pages}/ratplus.fish
+    DESTINATION ${CMAKE_INSTALL_DATADIR}/fish/vendor_completions.d)
+endif()
 install(FILES ${PROJECT_SOURCE_DIR}/LICENSE ${PROJECT_SOURCE_DIR}/NEWS
   DESTINATION ${CMAKE_INSTALL_DOCDIR})
 

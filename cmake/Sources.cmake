@@ -81,3 +81,17 @@ if(EXISTS ${PROJECT_SOURCE_DIR}/cli/main.c)
   target_link_libraries(ratplus PRIVATE ratplus_program_flags ratplus_static)
   set_target_properties(ratplus PROPERTIES LINKER_LANGUAGE ${RATPLUS_LINKER_LANGUAGE})
 endif()
+
+# The man page and the completions come out of the program's own table of verbs.
+if(TARGET ratplus AND (NOT CMAKE_CROSSCOMPILING OR CMAKE_CROSSCOMPILING_EMULATOR))
+  set(pages ${PROJECT_BINARY_DIR}/pages)
+  add_custom_command(OUTPUT ${pages}/ratplus.1 ${pages}/ratplus.bash ${pages}/ratplus.zsh
+                            ${pages}/ratplus.fish
+    COMMAND ${CMAKE_COMMAND} -E make_directory ${pages}
+    COMMAND ratplus man > ${pages}/ratplus.1
+    COMMAND ratplus completion bash > ${pages}/ratplus.bash
+    COMMAND ratplus completion zsh > ${pages}/ratplus.zsh
+    COMMAND ratplus completion fish > ${pages}/ratplus.fish
+    DEPENDS ratplus VERBATIM)
+  add_custom_target(ratplus_pages ALL DEPENDS ${pages}/ratplus.1)
+endif()

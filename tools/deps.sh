@@ -53,7 +53,7 @@ apt() {
 }
 
 have_lists() {
-  ls /var/lib/apt/lists/*_Packages* >/dev/null 2>&1
+  ls "${APT_LISTS:-/var/lib/apt/lists}"/*_Packages* >/dev/null 2>&1
 }
 
 echo "make deps: installing$missing"

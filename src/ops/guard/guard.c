@@ -7,7 +7,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "ops/cpu/cpu.h"
+#include "ops/cpu/cpu_device.h"
 
 enum { MOST_PENDING = 64, POISON = 0xa5 };
 

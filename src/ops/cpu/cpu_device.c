@@ -1,5 +1,5 @@
 /* cpu.c - devices cpu, ref and ref64: an op runs when it is put. */
-#include "ops/cpu/cpu.h"
+#include "ops/cpu/cpu_device.h"
 
 #include <sys/mman.h>
 

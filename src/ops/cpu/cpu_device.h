@@ -1,7 +1,7 @@
-/* cpu.h - the CPU as something that runs ops: a table of drivers, the products, threads. Devices cpu,
- * ref, ref64 and guard are made of it. Threads are those of rp_threads() when it was opened. */
-#ifndef RP_OPS_CPU_CPU_H
-#define RP_OPS_CPU_CPU_H
+/* cpu_device.h - the CPU as something that runs ops: a table of drivers, the products, threads.
+ * Devices cpu, ref, ref64 and guard are made of it. Threads are those of rp_threads() when it was opened. */
+#ifndef RP_OPS_CPU_DEVICE_H
+#define RP_OPS_CPU_DEVICE_H
 
 #include "ops/backend.h"
 #include "ops/cpu/kern.h"
