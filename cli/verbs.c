@@ -4,6 +4,7 @@
 #include "cli/cli.h"
 
 extern const cli_verb cli_verb_tokenizer, cli_verb_tokenize;
+extern const cli_verb cli_verb_convert, cli_verb_info;
 extern const cli_verb cli_verb_train, cli_verb_eval;
 extern const cli_verb cli_verb_config, cli_verb_man, cli_verb_completion;
 
@@ -13,6 +14,8 @@ const cli_verb *const cli_verbs[] = {
     &cli_verb_tokenize,
     &cli_verb_train,
     &cli_verb_eval,
+    &cli_verb_convert,
+    &cli_verb_info,
     &cli_verb_man,
     &cli_verb_completion,
     NULL,

@@ -10,7 +10,7 @@
 
 static void put(rp_str *b, uint64_t x, int bytes) {
   for (int i = 0; i < bytes; i++) {
-    const char c = (char)(x >> (8 * i));
+    const char c = i < 8 ? (char)(x >> (8 * i)) : 0;
     rp_str_addn(b, &c, 1);
   }
 }
