@@ -122,29 +122,26 @@ static void tell_int(told_words *w, const char *path, int64_t value) {
   tell(w, path, text);
 }
 
-static bool has(const rp_config *c, const char *path) {
-  char *v = rp_config_get(c, path);
-  const bool yes = v && strcmp(v, "null");
-  rp_free(v);
-  return yes;
+/* The value at a dotted path of a configuration; NULL when absent or null. */
+static const rp_json *value_at(const rp_json *c, const char *path) {
+  while (c && *path) {
+    char key[64];
+    const size_t n = strcspn(path, ".");
+    rp_snprintf(key, sizeof key, "%.*s", (int)n, path);
+    c = c->type == RP_JSON_OBJECT ? rp_json_get(c, key) : NULL;
+    path += n + (path[n] == '.');
+  }
+  return c && c->type != RP_JSON_NULL ? c : NULL;
 }
 
-static int64_t get_int(const rp_config *c, const char *path, int64_t without) {
-  char *v = rp_config_get(c, path);
-  int64_t x;
-  if (!v || !rp_parse_i64(v, &x)) x = without;
-  rp_free(v);
-  return x;
+static bool has(const rp_json *c, const char *path) { return value_at(c, path) != NULL; }
+
+static int64_t get_int(const rp_json *c, const char *path, int64_t without) {
+  const rp_json *v = value_at(c, path);
+  return v && v->type == RP_JSON_INT ? v->integer : without;
 }
 
-static bool is(const rp_config *c, const char *path, const char *value) {
-  char *v = rp_config_get(c, path);
-  const bool yes = v && !strcmp(v, value);
-  rp_free(v);
-  return yes;
-}
-
-static rp_status tell_heads(told_words *w, const rp_store *s, const rp_told *t, const rp_config *c,
+static rp_status tell_heads(told_words *w, const rp_store *s, const rp_told *t, const rp_json *c,
                             rp_error *err) {
   int64_t h = get_int(c, CELL "d_head", 0), H = get_int(c, CELL "num_head", 0);
   if (h < 1 && H < 1)
@@ -172,7 +169,7 @@ static rp_status tell_heads(told_words *w, const rp_store *s, const rp_told *t, 
   return RP_OK;
 }
 
-static void tell_norms(told_words *w, const rp_told *t, const rp_config *c) {
+static void tell_norms(told_words *w, const rp_told *t, const rp_json *c) {
   static const char *const names[] = {"rmsnorm", "layernorm"};
   if (!has(c, "model.backbone.ln")) tell(w, "model.backbone.ln", names[t->final_bias]);
   if (!has(c, CELL "ln")) tell(w, CELL "ln", names[t->mixer_bias]);
@@ -181,7 +178,7 @@ static void tell_norms(told_words *w, const rp_told *t, const rp_config *c) {
 
 /* Words that a model without a configuration of ours needs. `c` is the configuration with the
  * caller's words, asked only for what the tensors leave open. */
-static rp_status tell_all(told_words *w, const rp_store *s, const rp_config *c, rp_error *err) {
+static rp_status tell_all(told_words *w, const rp_store *s, const rp_json *c, rp_error *err) {
   rp_told t;
   RP_TRY(rp_store_told(s, &t, err));
   tell_int(w, "model.backbone.num_layers", t.N);
@@ -197,12 +194,11 @@ static rp_status tell_all(told_words *w, const rp_store *s, const rp_config *c, 
     tell(w, CELL "_name_", "identity");
     return RP_OK;
   }
-  if (!is(c, CELL "_name_", "ratplus")) {
-    char *name = rp_config_get(c, CELL "_name_");
-    if (name)
+  const rp_json *name = value_at(c, CELL "_name_");
+  if (!name || name->type != RP_JSON_STRING || strcmp(name->string, "ratplus")) {
+    if (name && name->type == RP_JSON_STRING)
       rp_log(RP_LOG_NOTICE, "%s: its seq_cell is called %.60s; its shapes are those of ratplus, so "
-             "it is read as ratplus", s->path, name);
-    rp_free(name);
+             "it is read as ratplus", s->path, name->string);
     tell(w, CELL "_name_", "ratplus");
   }
   return tell_heads(w, s, &t, c, err);
@@ -238,32 +234,41 @@ static void tell_dense(told_words *w) {
   tell(w, CELL "joint_train", "false");
 }
 
-static bool says_pattern(const rp_config *c) {
+static bool says_pattern(const rp_json *c) {
   return has(c, CELL "dilation_size") || has(c, CELL "joint_train");
+}
+
+/* The configuration as a tree to look into. */
+static rp_status look_into(const rp_config *c, rp_json_doc **doc, rp_error *err) {
+  char *text = NULL;
+  RP_TRY(rp_config_json(c, &text, err));
+  const rp_status st = rp_json_parse(doc, text, strlen(text), "the configuration", err);
+  rp_free(text);
+  return st;
 }
 
 rp_status rp_store_compose(const rp_store *s, const char *const *words, size_t n, rp_config **c,
                            bool *known, rp_error *err) {
   told_words told = {.n = 0};
   const char *const text = s->config ? s->config : "{}";
-  rp_config *first = NULL;
   const bool ours = s->config && !s->pth;
+  rp_json_doc *doc = NULL;
+  rp_config *first = NULL;
   rp_status st = RP_OK;
   *c = NULL;
-  if (ours) {
-    RP_TRY(compose_text(s, s->config, &told, words, n, false, c, err));
-    *known = says_pattern(*c);
-    if (*known) return RP_OK;
-    rp_config_free(*c);
-    tell_dense(&told);
-    return compose_text(s, s->config, &told, words, n, false, c, err);
-  }
-  RP_GO(compose_text(s, text, &told, words, n, true, &first, err));
-  *known = says_pattern(first);
-  RP_GO(tell_all(&told, s, first, err));
+  RP_GO(compose_text(s, text, &told, words, n, !ours, &first, err));
+  RP_GO(look_into(first, &doc, err));
+  *known = says_pattern(rp_json_root(doc));
+  if (!ours) RP_GO(tell_all(&told, s, rp_json_root(doc), err));
   if (!*known) tell_dense(&told);
-  RP_GO(compose_text(s, text, &told, words, n, true, c, err));
+  if (told.n) {
+    RP_GO(compose_text(s, text, &told, words, n, !ours, c, err));
+  } else {
+    *c = first;
+    first = NULL;
+  }
 fail:
+  rp_json_free(doc);
   rp_config_free(first);
   return st;
 }
