@@ -1,0 +1,450 @@
+/* registry_ops.c - for every op, what a case of it is. */
+#include <math.h>
+
+#include "ops/registry.h"
+
+static int64_t area(int a, int b) { return (int64_t)a * b; }
+
+static void case_zero(rp_case *c) {
+  rp_zero_args *a = &c->args.zero;
+  const int n = rp_case_size(c, 1, 100000, 1 << 24);
+  a->bytes = (size_t)n * 4;
+  rp_case_tensor *t = rp_case_at(c, &a->p, RP_CASE_I32, n);
+  t->role = RP_CASE_INOUT;
+  t->spread = 1000;
+  c->bytes = 4.0 * n;
+}
+
+/* Exact: rounding to nearest even leaves no choice. */
+static void case_cast(rp_case *c) {
+  rp_cast_args *a = &c->args.cast;
+  a->n = rp_case_size(c, 1, 40000, 1 << 24);
+  const bool narrow = c->bench || rp_rng_below(&c->rng, 2);
+  rp_case_in(c, &a->src, narrow ? RP_CASE_REAL : RP_CASE_COMPUTE, a->n, 1);
+  rp_case_out(c, &a->dst, narrow ? RP_CASE_COMPUTE : RP_CASE_REAL, a->n, a->n, 0);
+}
+
+static double gemm_terms(const rp_case *c, double *const *values, int t, int64_t i) {
+  const rp_gemm_args *a = &c->args.gemm;
+  const int64_t m = i / a->ldc, n = i % a->ldc;
+  double sum = a->accumulate ? fabs(rp_case_value(c, t, i)) : 0;
+  for (int64_t k = 0; k < a->K && n < a->N; k++)
+    sum += fabs(values[0][a->ta ? k * a->lda + m : m * a->lda + k] *
+                values[1][a->tb ? n * a->ldb + k : k * a->ldb + n]);
+  return sum;
+}
+
+/* A sum in blocks of vectors is off by far less than K roundings of the whole: 4 is what the longest
+ * chain of partial sums of random signs was ever seen to need, doubled. */
+static void case_gemm(rp_case *c) {
+  rp_gemm_args *a = &c->args.gemm;
+  const bool gaps = !c->bench && rp_rng_below(&c->rng, 2);
+  a->M = rp_case_size(c, 1, 150, 4096);
+  a->N = rp_case_size(c, 1, 200, 3072);
+  a->K = rp_case_size(c, 1, 300, 768);
+  a->ta = !c->bench && rp_rng_below(&c->rng, 2);
+  a->tb = c->bench || rp_rng_below(&c->rng, 2);
+  a->accumulate = !c->bench && rp_rng_below(&c->rng, 2);
+  a->lda = (a->ta ? a->M : a->K) + (gaps ? rp_case_size(c, 0, 9, 0) : 0);
+  a->ldb = (a->tb ? a->K : a->N) + (gaps ? rp_case_size(c, 0, 9, 0) : 0);
+  a->ldc = a->N + (gaps ? rp_case_size(c, 0, 9, 0) : 0);
+  rp_case_in(c, &a->a, RP_CASE_COMPUTE, (a->ta ? a->K : a->M) * a->lda, 1);
+  rp_case_in(c, &a->b, RP_CASE_COMPUTE, (a->tb ? a->N : a->K) * a->ldb, 1);
+  const bool narrow = !a->accumulate && (c->bench || rp_rng_below(&c->rng, 2));
+  rp_case_tensor *t = rp_case_out(c, &a->c, narrow ? RP_CASE_COMPUTE : RP_CASE_REAL,
+                                  a->M * a->ldc, a->ldc, 4);
+  t->role = RP_CASE_INOUT; /* what lies between rows must stay */
+  t->spread = 1;
+  c->terms = gemm_terms;
+  c->flops = 2.0 * a->M * a->N * a->K;
+}
+
+static void case_embed(rp_case *c) {
+  rp_embed_args *a = &c->args.embed;
+  a->n = rp_case_size(c, 1, 70, 4096);
+  a->d = rp_case_size(c, 1, 200, 768);
+  a->V = rp_case_size(c, 1, 50, 32000);
+  rp_case_in(c, &a->table, RP_CASE_REAL, area(a->V, a->d), 1);
+  rp_case_at(c, &a->ids, RP_CASE_I32, a->n)->spread = a->V;
+  rp_case_out(c, &a->x, RP_CASE_REAL, area(a->n, a->d), a->d, 0);
+  c->bytes = 8.0 * a->n * a->d;
+}
+
+static void case_embed_bwd(rp_case *c) {
+  rp_embed_bwd_args *a = &c->args.embed_bwd;
+  a->n = rp_case_size(c, 1, 70, 4096);
+  a->d = rp_case_size(c, 1, 200, 768);
+  a->V = rp_case_size(c, 1, 50, 32000);
+  rp_case_in(c, &a->dx, RP_CASE_REAL, area(a->n, a->d), 1);
+  rp_case_at(c, &a->ids, RP_CASE_I32, a->n)->spread = a->V;
+  rp_case_tensor *t = rp_case_out(c, &a->dtable, RP_CASE_REAL, area(a->V, a->d), a->d, 1.0 * a->n);
+  t->role = RP_CASE_INOUT; /* n: as many terms as all ids being one */
+  t->spread = 1;
+  c->bytes = 12.0 * a->n * a->d;
+}
+
+/* Ends of the sums of d squares, root and product. */
+static void case_norm(rp_case *c) {
+  rp_norm_args *a = &c->args.norm;
+  a->n = rp_case_size(c, 1, 70, 4096);
+  a->d = rp_case_size(c, 1, 300, 768);
+  a->kind = !c->bench && rp_rng_below(&c->rng, 2) ? RP_NORM_LAYER : RP_NORM_RMS;
+  rp_case_in(c, &a->x, RP_CASE_REAL, area(a->n, a->d), 2);
+  rp_case_in(c, &a->w, RP_CASE_REAL, a->d, 1);
+  if (a->kind == RP_NORM_LAYER) rp_case_in(c, &a->b, RP_CASE_REAL, a->d, 1);
+  rp_case_out(c, &a->y, c->bench || rp_rng_below(&c->rng, 2) ? RP_CASE_COMPUTE : RP_CASE_REAL,
+              area(a->n, a->d), a->d, a->d == 1 ? 64 : 16);
+  rp_case_tensor *t = rp_case_at(c, &a->stat, RP_CASE_REAL, area(a->n, 2));
+  t->role = RP_CASE_OUT;
+  t->row = 2;
+  t->factor = 16;
+}
+
+static void case_norm_bwd(rp_case *c) {
+  rp_norm_bwd_args *a = &c->args.norm_bwd;
+  rp_norm_args *f = &c->before.norm;
+  a->n = f->n = rp_case_size(c, 1, 70, 4096);
+  a->d = f->d = rp_case_size(c, 8, 300, 768); /* of few elements everything may cancel */
+  a->kind = f->kind = !c->bench && rp_rng_below(&c->rng, 2) ? RP_NORM_LAYER : RP_NORM_RMS;
+  c->before_op = RP_OP_norm;
+  rp_case_also(c, rp_case_in(c, &a->x, RP_CASE_REAL, area(a->n, a->d), 2), &f->x);
+  rp_case_also(c, rp_case_in(c, &a->w, RP_CASE_REAL, a->d, 1), &f->w);
+  rp_case_in(c, &a->dy, RP_CASE_REAL, area(a->n, a->d), 1);
+  rp_case_in(c, &f->b, RP_CASE_REAL, a->d, 1);
+  rp_case_out(c, &f->y, RP_CASE_REAL, area(a->n, a->d), a->d, 0)->role = RP_CASE_KEPT;
+  rp_case_tensor *stat = rp_case_at(c, &a->stat, RP_CASE_REAL, area(a->n, 2));
+  stat->role = RP_CASE_KEPT;
+  rp_case_also_at(c, stat, &f->stat);
+  rp_case_tensor *t = rp_case_out(c, &a->dx, RP_CASE_REAL, area(a->n, a->d), a->d, 64);
+  t->role = RP_CASE_INOUT;
+  t->spread = 1;
+  rp_case_tensor *dw = rp_case_out(c, &a->dw, RP_CASE_REAL, a->d, a->d, 16 + a->n);
+  dw->role = RP_CASE_INOUT;
+  if (a->kind != RP_NORM_LAYER) return;
+  rp_case_tensor *db = rp_case_out(c, &a->db, RP_CASE_REAL, a->d, a->d, 16 + a->n);
+  db->role = RP_CASE_INOUT;
+}
+
+/* Angles and their functions are made in double: the last rounding is all. */
+static void case_rope(rp_case *c) {
+  rp_rope_args *a = &c->args.rope;
+  a->from = rp_case_size(c, 0, 100000, 0);
+  a->count = rp_case_size(c, 1, 90, 4096);
+  a->h = 2 * rp_case_size(c, 1, 64, 64);
+  a->base = 10000;
+  a->scale = rp_case_size(c, 1, 4, 1);
+  rp_case_tensor *t = rp_case_at(c, &a->table, RP_CASE_REAL, area(a->count, a->h));
+  t->role = RP_CASE_OUT;
+  t->factor = 1;
+}
+
+/* Rows of a call: three sequences of any length in tests, four of 1024 in the benchmark. */
+static rp_rows case_rows(rp_case *c, rp_row row[4], int longest, int plans) {
+  rp_rows r = {.count = rp_case_size(c, 1, 3, 4)};
+  for (int i = 0; i < r.count; i++) {
+    const int n = rp_case_size(c, 1, longest, 1024);
+    row[i] = (rp_row){.tok = r.tokens, .n = n, .slot = -1,
+                      .plan = plans > 1 ? (int32_t)rp_rng_below(&c->rng, (uint64_t)plans) : 0};
+    r.tokens += n;
+    if (n > r.longest) r.longest = n;
+  }
+  return r;
+}
+
+static void heads(rp_case *c, int32_t *H, int32_t *Hk, int32_t *h) {
+  static const int widths[] = {2, 6, 16, 64, 128};
+  *Hk = rp_case_size(c, 1, 3, 6);
+  *H = *Hk * rp_case_size(c, 1, 2, 1);
+  *h = c->bench ? 128 : widths[rp_rng_below(&c->rng, 5)];
+}
+
+static void rope_table(rp_case *c, rp_ptr *at, int longest, int h) {
+  rp_case_in(c, (rp_tensor *)at, RP_CASE_REAL, area(longest, h), 1)->typed[0] = false;
+}
+
+static int64_t projected(int H, int Hk, int h, int re) { return (int64_t)h * (2 * H + (re ? 3 : 2) * Hk); }
+
+static void case_gate(rp_case *c) {
+  rp_gate_args *a = &c->args.gate;
+  rp_row row[4];
+  a->rows = case_rows(c, row, 80, 1);
+  heads(c, &a->H, &a->Hk, &a->h);
+  a->re = c->bench || rp_rng_below(&c->rng, 3);
+  a->ldp = projected(a->H, a->Hk, a->h, a->re) + rp_case_size(c, 0, 5, 0);
+  const int n = a->rows.tokens;
+  rp_case_in(c, &a->p, RP_CASE_COMPUTE, n * a->ldp, 1);
+  rope_table(c, &a->rope, a->rows.longest, a->h);
+  rp_case_out(c, &a->q, RP_CASE_COMPUTE, area(n, a->H * a->h), a->h, 4);
+  rp_case_out(c, &a->k, RP_CASE_COMPUTE, area(n, a->Hk * a->h), a->h, 32)->least = 1;
+  rp_case_out(c, &a->v, RP_CASE_COMPUTE, area(n, a->Hk * a->h), a->h, 32)->least = 1;
+  rp_case_bytes(c, &a->rows.row, row, sizeof *row * (size_t)a->rows.count);
+}
+
+/* Gates near 1 make the sum over later tokens long, and cancel in (k_prev - k). */
+static void case_gate_bwd(rp_case *c) {
+  rp_gate_bwd_args *a = &c->args.gate_bwd;
+  rp_row row[4];
+  a->rows = case_rows(c, row, 80, 1);
+  heads(c, &a->H, &a->Hk, &a->h);
+  a->re = c->bench || rp_rng_below(&c->rng, 3);
+  a->ldp = projected(a->H, a->Hk, a->h, a->re);
+  const int n = a->rows.tokens;
+  rp_case_in(c, &a->p, RP_CASE_COMPUTE, n * a->ldp, 1);
+  rp_case_in(c, &a->dq, RP_CASE_REAL, area(n, a->H * a->h), 1);
+  rp_case_in(c, &a->dk, RP_CASE_REAL, area(n, a->Hk * a->h), 1);
+  rp_case_in(c, &a->dv, RP_CASE_REAL, area(n, a->Hk * a->h), 1);
+  rope_table(c, &a->rope, a->rows.longest, a->h);
+  rp_case_tensor *t = rp_case_out(c, &a->dp, RP_CASE_COMPUTE, n * a->ldp, a->ldp, 64);
+  t->least = 1;
+  t->role = RP_CASE_INOUT; /* columns o are not the op's */
+  t->spread = 1;
+  rp_case_bytes(c, &a->rows.row, row, sizeof *row * (size_t)a->rows.count);
+}
+
+/* Two plans of patterns for Hk heads, at most 3. */
+static size_t patterns(rp_case *c, rp_pat pats[6], int Hk, int longest) {
+  static const int D[] = {-1, 1, 2, 4, 16, 64};
+  for (int i = 0; i < 2 * Hk; i++) {
+    rp_pat *p = &pats[i];
+    *p = (rp_pat){c->bench ? 1 : D[rp_rng_below(&c->rng, 6)], 0, 0};
+    if (!c->bench && rp_rng_below(&c->rng, 2)) p->W = (int32_t)rp_rng_below(&c->rng, (uint64_t)longest + 3);
+    if (!c->bench && rp_rng_below(&c->rng, 3) == 0) p->I = (int32_t)rp_rng_below(&c->rng, 9);
+    if (p->D == -1 && !p->W && !p->I) p->W = 1;
+  }
+  return sizeof *pats * 2 * (size_t)Hk;
+}
+
+static double pairs(const rp_rows *rows) { /* dense, of the benchmark */
+  return (double)rows->tokens * (rows->longest + 1) / 2;
+}
+
+/* exp multiplies the error of its argument, which grows with |q||k|. */
+enum { ATTEND = 64, ATTEND_BACK = 512 };
+
+static void case_attend(rp_case *c) {
+  rp_attend_args *a = &c->args.attend;
+  rp_row row[4];
+  rp_pat pats[12];
+  a->rows = case_rows(c, row, 150, 2);
+  heads(c, &a->H, &a->Hk, &a->h);
+  a->pats_stride = a->Hk;
+  a->scale = 1 / sqrt(a->h);
+  const int n = a->rows.tokens;
+  rp_case_in(c, &a->q, RP_CASE_COMPUTE, area(n, a->H * a->h), 1);
+  rp_case_in(c, &a->k, RP_CASE_COMPUTE, area(n, a->Hk * a->h), 1);
+  rp_case_in(c, &a->v, RP_CASE_COMPUTE, area(n, a->Hk * a->h), 1);
+  rp_case_out(c, &a->out, RP_CASE_COMPUTE, area(n, a->H * a->h), a->h, ATTEND)->least = 1;
+  rp_case_tensor *t = rp_case_at(c, &a->lse, RP_CASE_REAL, area(n, a->H));
+  t->role = RP_CASE_OUT;
+  t->factor = ATTEND;
+  t->least = 1;
+  rp_case_bytes(c, &a->rows.row, row, sizeof *row * (size_t)a->rows.count);
+  rp_case_bytes(c, &a->pats, pats, patterns(c, pats, a->Hk, a->rows.longest));
+  c->flops = 4 * pairs(&a->rows) * a->H * a->h;
+}
+
+static void case_attend_bwd(rp_case *c) {
+  rp_attend_bwd_args *a = &c->args.attend_bwd;
+  rp_attend_args *f = &c->before.attend;
+  rp_row row[4];
+  rp_pat pats[12];
+  a->rows = f->rows = case_rows(c, row, 100, 2);
+  heads(c, &a->H, &a->Hk, &a->h);
+  f->H = a->H, f->Hk = a->Hk, f->h = a->h;
+  a->pats_stride = f->pats_stride = a->Hk;
+  a->scale = f->scale = 1 / sqrt(a->h);
+  c->before_op = RP_OP_attend;
+  const int n = a->rows.tokens;
+  const int64_t wide = area(n, a->H * a->h), kv = area(n, a->Hk * a->h);
+  rp_case_also(c, rp_case_in(c, &a->q, RP_CASE_COMPUTE, wide, 1), &f->q);
+  rp_case_also(c, rp_case_in(c, &a->k, RP_CASE_COMPUTE, kv, 1), &f->k);
+  rp_case_also(c, rp_case_in(c, &a->v, RP_CASE_COMPUTE, kv, 1), &f->v);
+  rp_case_in(c, &a->dout, RP_CASE_REAL, wide, 1);
+  rp_case_tensor *out = rp_case_out(c, &a->out, RP_CASE_COMPUTE, wide, a->h, 0);
+  out->role = RP_CASE_KEPT;
+  rp_case_also(c, out, &f->out);
+  rp_case_tensor *lse = rp_case_at(c, &a->lse, RP_CASE_REAL, area(n, a->H));
+  lse->role = RP_CASE_KEPT;
+  rp_case_also_at(c, lse, &f->lse);
+  /* dP - D cancels where a query sees one key; its terms are h products of spread 1. */
+  rp_case_out(c, &a->dq, RP_CASE_REAL, wide, wide, ATTEND_BACK)->least = sqrt(a->h);
+  rp_case_out(c, &a->dk, RP_CASE_REAL, kv, kv, ATTEND_BACK)->least = sqrt(a->h);
+  rp_case_out(c, &a->dv, RP_CASE_REAL, kv, kv, ATTEND_BACK);
+  rp_case_also_at(c, rp_case_bytes(c, &a->rows.row, row, sizeof *row * (size_t)a->rows.count),
+                  &f->rows.row);
+  rp_case_also_at(c, rp_case_bytes(c, &a->pats, pats, patterns(c, pats, a->Hk, a->rows.longest)),
+                  &f->pats);
+  c->flops = 10 * pairs(&a->rows) * a->H * a->h;
+}
+
+static void case_ogate(rp_case *c) {
+  rp_ogate_args *a = &c->args.ogate;
+  a->n = rp_case_size(c, 1, 70, 4096);
+  a->d = rp_case_size(c, 1, 300, 768);
+  a->ldp = a->d + rp_case_size(c, 0, 99, 4 * 768);
+  rp_case_in(c, &a->a, RP_CASE_COMPUTE, area(a->n, a->d), 1);
+  rp_case_in(c, &a->p, RP_CASE_COMPUTE, a->n * a->ldp, 1);
+  rp_case_out(c, &a->y, RP_CASE_COMPUTE, area(a->n, a->d), a->d, 8);
+  c->bytes = 3.0 * a->n * a->d * (c->bf16 ? 2 : 4);
+}
+
+static void case_ogate_bwd(rp_case *c) {
+  rp_ogate_bwd_args *a = &c->args.ogate_bwd;
+  a->n = rp_case_size(c, 1, 70, 4096);
+  a->d = rp_case_size(c, 1, 300, 768);
+  a->ldp = a->d + rp_case_size(c, 0, 99, 4 * 768);
+  rp_case_in(c, &a->a, RP_CASE_COMPUTE, area(a->n, a->d), 1);
+  rp_case_in(c, &a->p, RP_CASE_COMPUTE, a->n * a->ldp, 1);
+  rp_case_in(c, &a->dy, RP_CASE_REAL, area(a->n, a->d), 1);
+  rp_case_out(c, &a->da, RP_CASE_REAL, area(a->n, a->d), a->d, 8);
+  rp_case_tensor *t = rp_case_out(c, &a->dp, RP_CASE_COMPUTE, a->n * a->ldp, a->ldp, 8);
+  t->role = RP_CASE_INOUT;
+  t->spread = 1;
+  c->bytes = a->n * (double)a->d * (8 + 3 * (c->bf16 ? 2 : 4));
+}
+
+static rp_act some_act(rp_case *c) {
+  return c->bench ? RP_ACT_GELU : (rp_act)rp_rng_below(&c->rng, RP_ACTS);
+}
+
+static void case_act(rp_case *c) {
+  rp_act_args *a = &c->args.act;
+  a->n = rp_case_size(c, 1, 70, 4096);
+  a->f = rp_case_size(c, 1, 300, 3072);
+  a->act = some_act(c);
+  rp_case_in(c, &a->u, RP_CASE_COMPUTE, area(a->n, a->f) * (a->act == RP_ACT_SWIGLU ? 2 : 1), 2);
+  /* 1 + erf cancels left of 0 */
+  rp_case_out(c, &a->v, RP_CASE_COMPUTE, area(a->n, a->f), a->f, 8)->least = 1;
+}
+
+static void case_act_bwd(rp_case *c) {
+  rp_act_bwd_args *a = &c->args.act_bwd;
+  a->n = rp_case_size(c, 1, 70, 4096);
+  a->f = rp_case_size(c, 1, 300, 3072);
+  a->act = some_act(c);
+  const int64_t inner = area(a->n, a->f) * (a->act == RP_ACT_SWIGLU ? 2 : 1);
+  rp_case_in(c, &a->u, RP_CASE_COMPUTE, inner, 2);
+  rp_case_in(c, &a->dv, RP_CASE_REAL, area(a->n, a->f), 1);
+  rp_case_out(c, &a->du, RP_CASE_COMPUTE, inner, a->f, 16)->least = 1;
+}
+
+/* Losses are means of log-sum-exp of V logits, each a sum of d products. */
+static void case_head_loss(rp_case *c) {
+  rp_head_loss_args *a = &c->args.head_loss;
+  a->n = rp_case_size(c, 1, 70, 1024);
+  a->d = rp_case_size(c, 1, 100, 768);
+  a->V = rp_case_size(c, 2, 700, 32000);
+  a->grad = c->bench || rp_rng_below(&c->rng, 3);
+  a->weight = 0.5;
+  rp_case_in(c, &a->x, RP_CASE_COMPUTE, area(a->n, a->d), 1);
+  rp_case_in(c, &a->w, RP_CASE_COMPUTE, area(a->V, a->d), 0.2);
+  rp_case_tensor *labels = rp_case_at(c, &a->labels, RP_CASE_I32, a->n);
+  labels->mean = 0;
+  labels->spread = a->V;
+  static const double zero[3];
+  rp_case_tensor *loss = rp_case_bytes(c, &a->loss, zero, sizeof zero);
+  loss->type = RP_CASE_F64;
+  loss->n = loss->row = 3;
+  loss->role = RP_CASE_INOUT;
+  loss->factor = 64 * 5.4e8; /* in eps of float32, whose logits it sums: eps(f32) / eps(f64) */
+  if (a->grad) {
+    rp_case_out(c, &a->dx, RP_CASE_REAL, area(a->n, a->d), area(a->n, a->d), 256);
+    rp_case_out(c, &a->dw, RP_CASE_REAL, area(a->V, a->d), area(a->V, a->d), 256)->role =
+        RP_CASE_INOUT;
+  }
+  c->flops = (a->grad ? 6.0 : 2.0) * a->n * a->d * a->V;
+}
+
+static void case_pick(rp_case *c) {
+  rp_pick_args *a = &c->args.pick;
+  a->n = rp_case_size(c, 1, 70, 1024);
+  a->d = rp_case_size(c, 1, 100, 768);
+  a->V = rp_case_size(c, 2, 700, 32000);
+  rp_case_in(c, &a->x, RP_CASE_COMPUTE, area(a->n, a->d), 1);
+  rp_case_in(c, &a->w, RP_CASE_COMPUTE, area(a->V, a->d), 0.2);
+  rp_case_at(c, &a->ids, RP_CASE_I32, a->n)->spread = a->V;
+  rp_ptr *const to[] = {&a->lse, &a->logit};
+  for (int i = 0; i < 2; i++) {
+    rp_case_tensor *t = rp_case_at(c, to[i], RP_CASE_REAL, a->n);
+    t->role = RP_CASE_OUT;
+    t->factor = 64;
+  }
+  rp_case_at(c, &a->best, RP_CASE_I32, a->n)->role = RP_CASE_OUT;
+  c->flops = 2.0 * a->n * a->d * a->V;
+}
+
+/* Three ranges in two groups, the first of any length. */
+static int ranges(rp_case *c, rp_range r[3], int64_t n[2]) {
+  n[0] = rp_case_size(c, 1, 5000, 1 << 24);
+  const int64_t second = rp_case_size(c, 1, 100, 768);
+  n[1] = rp_case_size(c, 1, 300, 768);
+  r[0] = (rp_range){0, n[0], 0, 0.1f};
+  r[1] = (rp_range){n[0], second, 0, 0};
+  r[2] = (rp_range){0, n[1], 1, 0.1f};
+  n[0] += second;
+  return 3;
+}
+
+/* Summed in double whatever the gradients are: the same bits but for the order. */
+static void case_sumsq(rp_case *c) {
+  rp_sumsq_args *a = &c->args.sumsq;
+  rp_range r[3];
+  int64_t n[2];
+  a->ranges = ranges(c, r, n);
+  for (int i = 0; i < 2; i++) rp_case_in(c, &a->g[i], RP_CASE_REAL, n[i], 1);
+  rp_case_bytes(c, &a->range, r, sizeof r);
+  rp_case_tensor *t = rp_case_at(c, &a->out, RP_CASE_F64, a->ranges);
+  t->role = RP_CASE_OUT;
+  t->factor = 64;
+}
+
+static void ctl(rp_case *c, rp_ptr *at, rp_case_role role) {
+  const rp_ctl x = {.lr = 0.01, .norm = 2, .factor = 0.5, .t = 3};
+  rp_case_tensor *t = rp_case_bytes(c, at, &x, sizeof x);
+  t->type = RP_CASE_F64;
+  t->n = t->row = sizeof x / 8;
+  t->role = role;
+  t->factor = 8;
+}
+
+static void case_clip(rp_case *c) {
+  rp_clip_args *a = &c->args.clip;
+  a->n = rp_case_size(c, 1, 300, 100);
+  a->max = rp_case_size(c, 0, 3, 1);
+  const rp_loss loss = {.mean = 2, .sum = 8, .labels = 4};
+  rp_case_tensor *t = rp_case_at(c, &a->sums, RP_CASE_F64, a->n);
+  t->mean = 9;
+  t->spread = 1;
+  rp_case_bytes(c, &a->loss, &loss, sizeof loss);
+  ctl(c, &a->ctl, RP_CASE_INOUT);
+}
+
+static void case_optim(rp_case *c) {
+  rp_optim_args *a = &c->args.optim;
+  rp_range r[3];
+  int64_t n[2];
+  a->ranges = ranges(c, r, n);
+  a->kind = c->bench ? RP_OPT_ADAMW : (rp_opt_name)rp_rng_below(&c->rng, 3);
+  a->beta1 = 0.9, a->beta2 = 0.95, a->eps = 1e-8, a->momentum = 0.9;
+  for (int i = 0; i < 2; i++) {
+    rp_tensor *const to[] = {&a->p[i], &a->g[i], &a->m[i], &a->v[i]};
+    for (int j = 0; j < (a->kind == RP_OPT_SGD ? 3 : 4); j++) {
+      rp_case_tensor *t = rp_case_out(c, to[j], RP_CASE_REAL, n[i], n[i], 16);
+      t->role = RP_CASE_INOUT;
+      t->spread = j == 3 ? 0.01 : 1; /* v is positive */
+      t->mean = j == 3 ? 1 : 0;
+    }
+  }
+  if (c->bf16) rp_case_out(c, &a->copy, RP_CASE_COMPUTE, n[0], n[0], 16);
+  rp_case_bytes(c, &a->range, r, sizeof r);
+  ctl(c, &a->ctl, RP_CASE_IN);
+}
+
+rp_case_fn rp_case_of(rp_op op) {
+  static const rp_case_fn fns[RP_OP_COUNT] = {
+#define RP_X(name) [RP_OP_##name] = case_##name,
+      RP_OPS(RP_X)
+#undef RP_X
+  };
+  return op >= 0 && op < RP_OP_COUNT ? fns[op] : NULL;
+}
