@@ -12,11 +12,11 @@ extern "C" {
 typedef struct rp_config rp_config;
 
 typedef struct {
-  size_t size;              /* sizeof this struct; filled by rp_config_defaults */
-  const char *configs_dir;  /* a tree of groups; NULL: searched as docs/formats.md says */
-  const char *program_dir;  /* folder of the program, for PREFIX/share; NULL: not searched */
-  const char *file;         /* an already composed file (.yaml or .json) instead of a tree; NULL */
-  int need_experiment;      /* no experiment= is an error that lists them */
+  size_t size;             /* sizeof this struct; filled by rp_config_defaults */
+  const char *configs_dir; /* a tree of groups; NULL: searched (docs/configuration.md) */
+  const char *program_dir; /* folder of the program, for PREFIX/share; NULL: not searched */
+  const char *file;        /* an already composed file (.yaml or .json) instead of a tree; NULL */
+  int need_experiment;     /* no experiment= is an error that lists them */
 } rp_config_opts;
 RP_API void rp_config_defaults(rp_config_opts *o);
 

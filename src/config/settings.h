@@ -8,22 +8,39 @@
 #include "base/mem.h"
 #include "ratplus/config.h"
 
-typedef enum { RP_ACT_GELU, RP_ACT_RELU, RP_ACT_RELUSQUARED, RP_ACT_SILU, RP_ACT_FASTGELU,
-               RP_ACT_SWIGLU, RP_ACTS } rp_act;
+typedef enum {
+  RP_ACT_GELU,
+  RP_ACT_RELU,
+  RP_ACT_RELUSQUARED,
+  RP_ACT_SILU,
+  RP_ACT_FASTGELU,
+  RP_ACT_SWIGLU,
+  RP_ACTS
+} rp_act;
 typedef enum { RP_NORM_RMS, RP_NORM_LAYER } rp_norm;
 typedef enum { RP_INIT_FIXED, RP_INIT_XAVIER, RP_INIT_UNIFORM, RP_INIT_TORCH } rp_init;
 typedef enum { RP_CELL_RATPLUS, RP_CELL_IDENTITY } rp_cell_name; /* further mixers join here */
 typedef enum { RP_OPT_ADAMW, RP_OPT_ADAM, RP_OPT_SGD } rp_opt_name;
 typedef enum { RP_SCHED_COSINE, RP_SCHED_CONSTANT } rp_sched_name;
-typedef enum { RP_SHARD_FULL = 1, RP_SHARD_GRAD_OP = 2, RP_SHARD_NONE = 3,
-               RP_SHARD_HYBRID = 4 } rp_shard;
-typedef enum { RP_LOAD_LM_ORDERED, RP_LOAD_LM_RANDOM, RP_LOAD_SFT_RANDOM,
-               RP_LOAD_SFT_ORDERED } rp_load_name;
+typedef enum {
+  RP_SHARD_FULL = 1,
+  RP_SHARD_GRAD_OP = 2,
+  RP_SHARD_NONE = 3,
+  RP_SHARD_HYBRID = 4
+} rp_shard;
+typedef enum {
+  RP_LOAD_LM_ORDERED,
+  RP_LOAD_LM_RANDOM,
+  RP_LOAD_SFT_RANDOM,
+  RP_LOAD_SFT_ORDERED
+} rp_load_name;
 
 const char *rp_act_name(rp_act a); /* "gelu" ... as in configurations */
 
 /* D, W, I of one head (spec: the visible set): D 1 dense, -1 no dilated set. */
-typedef struct { int32_t D, W, I; } rp_pat;
+typedef struct {
+  int32_t D, W, I;
+} rp_pat;
 
 /* Patterns of a whole model. */
 typedef struct {
@@ -34,11 +51,11 @@ rp_pat rp_pats_get(const rp_pats *p, int layer, int kv_head);
 void rp_pats_free(rp_pats *p);
 
 typedef struct {
-  int N, d, f, V, H, Hk, h;     /* layers, width, FFN width, vocabulary, heads, kv heads, d_head */
+  int N, d, f, V, H, Hk, h; /* layers, width, FFN width, vocabulary, heads, kv heads, d_head */
   rp_act act;
   rp_norm mixer_norm, ffn_norm, final_norm;
-  rp_init init;                 /* of the backbone; the embedding and head follow */
-  double init_range;            /* initializer_range, "fixed" */
+  rp_init init;      /* of the backbone; the embedding and head follow */
+  double init_range; /* initializer_range, "fixed" */
   rp_cell_name cell;
   bool apply_re, joint_train, tied;
   bool rope;                    /* false: pe empty */
@@ -67,23 +84,23 @@ typedef struct {
 
 typedef struct {
   int max_epoch;
-  char *device;            /* "auto", "cpu", "cuda" */
+  char *device; /* "auto", "cpu", "cuda" */
   uint64_t seed;
   bool load_checkpoint, save_checkpoint, eval_when_log, overwrite_ok;
-  char *save_dir, *run_dir; /* run_dir: resolved, never NULL (its default spelled out) */
-  double save_interval;    /* fraction of all steps */
-  double save_minutes;     /* 30; 0: off */
+  char *save_dir, *run_dir;  /* run_dir: resolved, never NULL (its default spelled out) */
+  double save_interval;      /* fraction of all steps */
+  double save_minutes;       /* 30; 0: off */
   int keep_last, keep_every; /* 0: all / none */
   int log_interval;
-  rp_dtype dtype;          /* RP_F32 or RP_BF16 */
+  rp_dtype dtype; /* RP_F32 or RP_BF16 */
   int global_batch;
-  double clip;             /* gradient_clipping; 0: off */
-  char *pretrained_path;   /* NULL: from scratch */
-  bool needs_pretrained;   /* an adaptation or fine-tuning experiment with an empty path */
+  double clip;           /* gradient_clipping; 0: off */
+  char *pretrained_path; /* NULL: from scratch */
+  bool needs_pretrained; /* an adaptation or fine-tuning experiment with an empty path */
   rp_shard shard;
-  int shards;              /* data.shards; 0: the ranks at first start */
-  bool recompute;          /* trainer.recompute (ours): activations made again in backward */
-  char *tokenizer;         /* key tokenizer (ours); NULL */
+  int shards;      /* data.shards; 0: the ranks at first start */
+  bool recompute;  /* trainer.recompute (ours): activations made again in backward */
+  char *tokenizer; /* key tokenizer (ours); NULL */
 } rp_trainer_settings;
 
 typedef struct {
