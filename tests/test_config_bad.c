@@ -45,6 +45,7 @@ static const bad_file files[] = {
 
 static void files_get_a_place_and_a_sentence(void **state) {
   (void)state;
+  box_needs_yaml();
   for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
     rp_error err = {0};
     rp_config *c = NULL;
@@ -99,6 +100,7 @@ static const bad_word words[] = {
 
 static void words_get_a_sentence(void **state) {
   (void)state;
+  box_needs_yaml();
   for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
     rp_error err = {0};
     rp_config *c = NULL;
@@ -154,6 +156,7 @@ static const bad_word values[] = {
 
 static void values_get_a_sentence(void **state) {
   (void)state;
+  box_needs_yaml();
   for (size_t i = 0; i < sizeof values / sizeof *values; i++) {
     rp_error err = {0};
     rp_settings s;
@@ -164,6 +167,7 @@ static void values_get_a_sentence(void **state) {
 
 static void no_experiment_lists_them(void **state) {
   (void)state;
+  box_needs_yaml();
   rp_error err = {0};
   rp_config *c = NULL;
   check_fails(box_compose(&c, BOX_WORDS("trainer.seed=1"), &err), RP_USAGE, err, "demo/ratplus");
@@ -187,6 +191,7 @@ static void unread_keys_are_refused(void **state) {
 
 static void deep_and_large_are_bounded(void **state) {
   (void)state;
+  box_needs_yaml();
   rp_error err = {0};
   rp_config *c = NULL;
   rp_str b = {0};

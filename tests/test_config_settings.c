@@ -28,6 +28,7 @@ static void check_reference_model(const rp_model_settings *m) {
 /* The command of the small run of the authors' own program. */
 static void the_command_of_the_reference_run(void **state) {
   (void)state;
+  box_needs_yaml();
   rp_error err = {0};
   rp_settings s;
   check_ok(
@@ -89,6 +90,7 @@ static void the_configuration_inside_a_pth(void **state) {
 
 static void full_sizes(void **state) {
   (void)state;
+  box_needs_yaml();
   static const struct {
     const char *word, *run_dir;
     int N, d, H, batch;
@@ -123,6 +125,7 @@ static void full_sizes(void **state) {
 /* Every experiment of our tree composes and reads; those that adapt ask for a model. */
 static void every_experiment_reads(void **state) {
   (void)state;
+  box_needs_yaml();
   rp_error err = {0};
   rp_config_opts o;
   char *names = NULL;
@@ -190,6 +193,7 @@ static void loose_words_describe_a_model(void **state) {
 
 static void swaps_leave_keys_behind(void **state) {
   (void)state;
+  box_needs_yaml();
   rp_error err = {0};
   rp_settings s;
   check_ok(box_settings(&s,
@@ -241,6 +245,7 @@ static void pattern_forms(void **state) {
       {"D=-1,W=7", "D=-1,W=7", 1, 1, {-1, 7, 0}},
       {"D=[{1:4,64:12},1]", NULL, 0, 0, {0, 0, 0}},
       {"D=[1]*24", "D=1", 0, 0, {1, 0, 0}},
+      {"D=64x16", "D=64", 0, 0, {64, 0, 0}},
   };
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     rp_error err = {0};
@@ -260,6 +265,43 @@ static void pattern_forms(void **state) {
   }
 }
 
+/* The same forms as values of a configuration. */
+static void patterns_in_a_configuration(void **state) {
+  (void)state;
+  box_needs_yaml();
+  static const char *const cases[][2] = {{"16", "D=16"},
+                                         {"[1,64,1,64]", "D=[1,64]*2"},
+                                         {"1x1+64x3", "D=1x1+64x3"},
+                                         {"{1:1,64:3}", "D=1x1+64x3"},
+                                         {"[{1:1,64:3},1,1,1x4]", "D=[[1,64,64,64],1,1,1]"},
+                                         {"${eval:\"[1,[2,2,2,3]]*2\"}", "D=[1,[2,2,2,3]]*2"}};
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    rp_error err = {0};
+    rp_settings s;
+    char word[128];
+    snprintf(word, sizeof word, "model.backbone.seq_cell.dilation_size=%s", cases[i][0]);
+    check_ok(box_settings(&s, BOX_WORDS("experiment=demo/ratplus", word), 1, &err), err);
+    char *text = rp_pats_format(&s.model.pats);
+    assert_string_equal(text, cases[i][1]);
+    rp_free(text);
+    rp_settings_free(&s);
+  }
+}
+
+static void no_id_may_be_ignored(void **state) {
+  (void)state;
+  box_needs_yaml();
+  rp_error err = {0};
+  rp_settings s;
+  check_ok(
+      box_settings(&s, BOX_WORDS("experiment=demo/ratplus", "data.train.ignore_input_index=null"),
+                   1, &err),
+      err);
+  assert_int_equal(s.train.ignore_input, INT32_MIN);
+  assert_int_equal(s.val.ignore_input, 2);
+  rp_settings_free(&s);
+}
+
 static void bad_patterns_get_a_sentence(void **state) {
   (void)state;
   static const char *const cases[][2] = {
@@ -273,7 +315,7 @@ static void bad_patterns_get_a_sentence(void **state) {
       {"D=64:12", "quote the pattern"},
       {"D=1.5", "no integer"},
       {"D=x", "runs of heads"},
-      {"D=1x4", "4 entries, the model has 2"},
+      {"D=1x4", "add up to 4 heads, the model has 2"},
       {"D=1x1+2x", "runs of heads"},
       {"D=[1,2,3]", "3 entries and the model 4 layers"},
       {"D={1:3}", "add up to 3"},
@@ -327,6 +369,7 @@ static void text_of_a_pattern_reads_back(void **state) {
 
 static void long_lists_are_hashed_in_the_name(void **state) {
   (void)state;
+  box_needs_yaml();
   rp_error err = {0};
   rp_settings a, b;
   const char *const first = "model.backbone.seq_cell.dilation_size=${eval:\"[1,64]*3\"}";
@@ -354,6 +397,7 @@ static char *diff_of(const char *word) {
 
 static void what_makes_a_run_different(void **state) {
   (void)state;
+  box_needs_yaml();
   static const char *const same[] = {"trainer.log_interval=3",
                                      "trainer.save_dir=elsewhere",
                                      "data_dir=/another/place",
@@ -391,6 +435,7 @@ static void what_makes_a_run_different(void **state) {
 /* A configuration written out and read again is the same, as YAML and as JSON. */
 static void written_and_read_again(void **state) {
   (void)state;
+  box_needs_yaml();
   rp_error err = {0};
   for (int json = 0; json < 2; json++) {
     rp_config *a = NULL, *b = NULL;
@@ -421,6 +466,7 @@ static void written_and_read_again(void **state) {
 /* Every allocation fails in turn: a clean status each time, nothing left behind. */
 static void a_failed_allocation_is_a_status(void **state) {
   (void)state;
+  box_needs_yaml();
   const size_t before = rp_mem_now();
   int failures = 0;
   for (uint64_t n = 1;; n++) {
@@ -456,6 +502,8 @@ static const struct CMUnitTest tests[] = {cmocka_unit_test(the_command_of_the_re
                                           cmocka_unit_test(loose_words_describe_a_model),
                                           cmocka_unit_test(swaps_leave_keys_behind),
                                           cmocka_unit_test(pattern_forms),
+                                          cmocka_unit_test(patterns_in_a_configuration),
+                                          cmocka_unit_test(no_id_may_be_ignored),
                                           cmocka_unit_test(bad_patterns_get_a_sentence),
                                           cmocka_unit_test(text_of_a_pattern_reads_back),
                                           cmocka_unit_test(long_lists_are_hashed_in_the_name),

@@ -27,7 +27,8 @@ RP_API rp_status rp_config_compose(rp_config **out, const char *const *words, si
                                    const rp_config_opts *opts, rp_error *err);
 RP_API void rp_config_free(rp_config *c);
 
-/* The composed and resolved configuration, keys in file order (free with rp_free). */
+/* The composed and resolved configuration, keys in file order (free with rp_free). A build without
+ * libyaml writes JSON for both, which is YAML too. */
 RP_API rp_status rp_config_yaml(const rp_config *c, char **text, rp_error *err);
 RP_API rp_status rp_config_json(const rp_config *c, char **text, rp_error *err);
 /* Reads every key as training would and refuses what it would refuse, but opens no file. */

@@ -82,6 +82,7 @@ static rp_status find_tree(const char *named, const char *program_dir, char **di
 /* --- composing ---------------------------------------------------------------------------- */
 
 static rp_status need_experiment(const rp_composing *c) {
+  if (!rp_group_exists(c->tree, c->dir, "experiment")) return RP_OK;
   for (size_t i = 0; i < c->n; i++) {
     if (strcmp(c->words[i].key, "experiment") == 0 && c->words[i].todo == RP_WORD_SET) {
       return RP_OK;
@@ -168,9 +169,12 @@ static rp_status finish(rp_composing *c, rp_node *root, rp_config **out) {
   return RP_OK;
 }
 
+/* Without libyaml, what begins with a brace is read as JSON whatever its name: JSON is YAML, and it is
+ * what rp_config_yaml then writes. */
 static bool looks_like_json(const char *name, const char *text) {
+  const bool yaml = rp_ends_with(name, ".yaml") || rp_ends_with(name, ".yml");
   if (rp_ends_with(name, ".json")) return true;
-  if (rp_ends_with(name, ".yaml") || rp_ends_with(name, ".yml")) return false;
+  if (yaml && RATPLUS_WITH_YAML) return false;
   return text[strspn(text, " \t\r\n")] == '{';
 }
 
@@ -258,7 +262,11 @@ static rp_status take_text(rp_str *b, char **text, rp_error *err) {
 
 rp_status rp_config_yaml(const rp_config *c, char **text, rp_error *err) {
   rp_str b = {0};
-  rp_emit_yaml(c->root, &b);
+  if (RATPLUS_WITH_YAML) {
+    rp_emit_yaml(c->root, &b);
+  } else {
+    rp_emit_json(c->root, 2, &b);
+  }
   return take_text(&b, text, err);
 }
 

@@ -100,14 +100,45 @@ static rp_status head_counts(const rp_node *n, int kv_heads, int32_t *out, const
     sum = sum > PAT_MOST || c->integer > PAT_MOST ? PAT_MOST : sum + c->integer;
   }
   if (sum != kv_heads) {
-    return rp_fail(err, RP_USAGE, "%s: the counts add up to %lld heads, the model has %d%s", what,
-                   (long long)sum, kv_heads, " key-value heads");
+    return rp_fail(err, RP_USAGE,
+                   "%s: the counts add up to %lld heads, the model has %d key-value heads", what,
+                   (long long)sum, kv_heads);
   }
   return RP_OK;
 }
 
+/* 1x4+64x12: the same without braces. */
+static rp_status head_runs(const char *s, int kv_heads, int32_t *out, const char *what,
+                           rp_error *err) {
+  int64_t at = 0;
+  for (const char *p = s;;) {
+    char *end;
+    const long value = strtol(p, &end, 10);
+    if (end == p || *end != 'x' || value < -1 || value > PAT_MOST) break;
+    p = end + 1;
+    const long times = strtol(p, &end, 10);
+    if (end == p || times < 1 || times > PAT_MOST) break;
+    for (long i = 0; i < times && at + i < kv_heads; i++) out[at + i] = (int32_t)value;
+    at += times;
+    if (!*end && at == kv_heads) return RP_OK;
+    if (!*end) {
+      return rp_fail(err, RP_USAGE,
+                     "%s: the runs add up to %lld heads, the model has %d key-value "
+                     "heads",
+                     what, (long long)at, kv_heads);
+    }
+    if (*end != '+') break;
+    p = end + 1;
+  }
+  return rp_fail(err, RP_USAGE,
+                 "%s: %s: write an integer, a list, or runs of heads VALUExHEADS+..., "
+                 "as in 1x4+64x12",
+                 what, s);
+}
+
 static rp_status layer_values(const rp_node *n, int kv_heads, int32_t *out, const char *what,
                               rp_error *err) {
+  if (n->kind == RP_NODE_STRING) return head_runs(n->string, kv_heads, out, what, err);
   if (n->kind == RP_NODE_MAP) return head_counts(n, kv_heads, out, what, err);
   if (n->kind == RP_NODE_LIST) {
     if (n->count != (size_t)kv_heads) {
@@ -148,52 +179,15 @@ rp_status rp_pat_values(const rp_node *n, int layers, int kv_heads, int32_t *out
 
 /* --- text to pattern ---------------------------------------------------------------------- */
 
-/* 1x4+64x12 */
-static rp_status read_runs(rp_tree *t, const char *s, const char *item, rp_node **out,
-                           rp_error *err) {
-  rp_node *list = *out = rp_node_new(t, RP_NODE_LIST, (rp_place){0});
-  if (!list) return rp_tree_status(t, item, err);
-  for (;;) {
-    char *end;
-    const long value = strtol(s, &end, 10);
-    if (end == s || *end != 'x') break;
-    s = end + 1;
-    const long times = strtol(s, &end, 10);
-    if (end == s || times < 1 || times > 65536 || list->count > 65536) break;
-    for (long i = 0; i < times; i++) {
-      rp_node *n = rp_node_new(t, RP_NODE_INT, (rp_place){0});
-      if (!n) return rp_tree_status(t, item, err);
-      n->integer = value;
-      rp_list_add(list, n);
-    }
-    if (!*end) return RP_OK;
-    if (*end != '+') break;
-    s = end + 1;
-  }
-  return rp_fail(err, RP_USAGE,
-                 "%s: runs of heads are written VALUExHEADS+VALUExHEADS, as in "
-                 "D=1x4+64x12",
-                 item);
-}
-
-/* Value of "D=..." as a node; a list of runs is wrapped so that it means heads, not layers. */
-static rp_status read_value(rp_tree *t, const char *item, int layers, rp_node **out,
-                            rp_error *err) {
+/* Value of "D=..." as a node; runs of heads stay text. */
+static rp_status read_value(rp_tree *t, const char *item, rp_node **out, rp_error *err) {
   const char *v = item + 2;
   if (*v == '{' || (*v == '[' && strchr(v, '{'))) {
     return rp_parse_word_value(t, item, 2, out, err);
   }
   if (*v != '[' && strchr(v, 'x')) {
-    rp_node *runs;
-    RP_TRY(read_runs(t, v, item, &runs, err));
-    *out = rp_node_new(t, RP_NODE_LIST, (rp_place){0});
-    if (!*out) return rp_tree_status(t, item, err);
-    for (int l = 0; l < layers; l++) {
-      rp_node *copy = rp_node_copy(t, runs);
-      if (!copy) return rp_tree_status(t, item, err);
-      rp_list_add(*out, copy);
-    }
-    return RP_OK;
+    *out = rp_node_string(t, v, strlen(v), (rp_place){0});
+    return *out ? RP_OK : rp_tree_status(t, item, err);
   }
   if (strchr(v, ':')) {
     return rp_fail(err, RP_USAGE,
@@ -238,7 +232,7 @@ static rp_status read_item(rp_tree *t, const char *item, rp_pats *p, int32_t *va
   if (*seen & bit) return rp_fail(err, RP_USAGE, "%s: %c is there twice", item, *which);
   *seen |= bit;
   rp_node *n;
-  RP_TRY(read_value(t, item, p->layers, &n, err));
+  RP_TRY(read_value(t, item, &n, err));
   RP_TRY(rp_pat_values(n, p->layers, p->kv_heads, values, item, err));
   for (int i = 0; i < p->layers * p->kv_heads; i++) {
     int32_t *at = *which == 'D' ? &p->at[i].D : *which == 'W' ? &p->at[i].W : &p->at[i].I;

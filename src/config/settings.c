@@ -222,6 +222,15 @@ static void read_paths(rp_typed *t, const char *which, rp_load_settings *l) {
   }
 }
 
+/* null is a value here: no id is ignored. */
+static int32_t read_ignore(rp_typed *t, const char *which) {
+  char b[96];
+  const char *path = under(b, which, "ignore_input_index");
+  if (!rp_typed_node(t, path)) path = "data.ignore_input_index";
+  rp_typed_node(t, "data.ignore_input_index");
+  return read_int(t, path, 0, INT32_MAX, INT32_MIN);
+}
+
 static void read_loader(rp_typed *t, const char *which, rp_load_settings *l, rp_load_name usual) {
   char b[96];
   l->name = (rp_load_name)rp_typed_name(t, under(b, which, "_name_"), load_names, usual);
@@ -236,10 +245,7 @@ static void read_loader(rp_typed *t, const char *which, rp_load_settings *l, rp_
   l->num_bytes = read_int(t, under(b, which, "num_bytes"), 1, 4, bytes);
   l->V = read_int(t, "data.vocab_size", 2, 1 << 30, 32000);
   l->seed = (uint32_t)rp_typed_int(t, under(b, which, "seed"), 0, UINT32_MAX, 0);
-  const int64_t ignore =
-      rp_typed_int(t, "data.ignore_input_index", INT32_MIN, INT32_MAX, INT32_MIN);
-  l->ignore_input =
-      read_int(t, under(b, which, "ignore_input_index"), INT32_MIN, INT32_MAX, ignore);
+  l->ignore_input = read_ignore(t, which);
   if (l->num_bytes == 3) {
     under(b, which, "num_bytes");
     rp_typed_bad(t, b, rp_typed_node(t, b), "must be 1, 2 or 4");

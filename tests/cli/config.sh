@@ -32,6 +32,16 @@ fits() {
   esac
 }
 
+# A build without libyaml reads composed JSON only.
+if "$R" --version | grep -q 'left out:.*yaml'; then
+  check "a tree without libyaml" 2 "" "built without libyaml" "$R" config experiment=demo/ratplus
+  check "JSON without libyaml" 0 '"num_layers": 3' "*" "$R" config --config \
+    "$RATPLUS_SOURCE/tests/data/config/reference.json"
+  "$R" config --config "$RATPLUS_SOURCE/tests/data/config/reference.json" >run.yaml 2>/dev/null
+  check "what it writes it reads" 0 '"num_layers": 3' "*" "$R" config --config run.yaml
+  exit 0
+fi
+
 check "no verb" 2 "" "Usage: ratplus VERB" "$R"
 check "help" 0 "Usage: ratplus VERB" "" "$R" --help
 check "help of a verb" 0 "Usage: ratplus config experiment=NAME" "" "$R" config --help
