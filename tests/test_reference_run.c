@@ -9,6 +9,16 @@
 
 #define CHECKPOINT "tests/data/reference/ratplus.pth"
 
+/* A .pth is a zip; the words are composed over a YAML tree. */
+#define needs_zip() \
+  do { \
+    if (!RATPLUS_WITH_ZIP) skip(); \
+  } while (0)
+#define needs_zip_and_yaml() \
+  do { \
+    if (!RATPLUS_WITH_ZIP || !RATPLUS_WITH_YAML) skip(); \
+  } while (0)
+
 static rp_json_doc *read_json(const char *name) {
   rp_error err = {0};
   rp_json_doc *doc;
@@ -89,7 +99,7 @@ static void deviates(double *most, double got, double want) {
   *most = d > *most || isnan(d) ? d : *most;
 }
 
-/* Twenty iterations and the validation after them: losses to `tol`, gradient norms to `norm_tol`. */
+/* Twenty iterations and the validation after them: losses to `tol`, norms to `norm_tol`. */
 static void follow(rp_device_kind kind, const char *const *extra, size_t n_extra, double tol,
                    double norm_tol) {
   rp_error err = {0};
@@ -126,11 +136,13 @@ static void follow(rp_device_kind kind, const char *const *extra, size_t n_extra
 
 static void twenty_iterations_on_the_cpu(void **state) {
   (void)state;
+  needs_zip_and_yaml();
   follow(RP_DEVICE_CPU, NULL, 0, 1e-5, 1e-5);
 }
 
 static void twenty_iterations_in_plain_c(void **state) {
   (void)state;
+  needs_zip_and_yaml();
   check_slow();
   follow(RP_DEVICE_REF, NULL, 0, 1e-5, 1e-5);
 }
@@ -138,6 +150,7 @@ static void twenty_iterations_in_plain_c(void **state) {
 /* In double the reference's own float32 is all that is between. */
 static void twenty_iterations_in_double(void **state) {
   (void)state;
+  needs_zip_and_yaml();
   check_slow();
   follow(RP_DEVICE_REF64, NULL, 0, 1e-6, 1e-6);
 }
@@ -147,6 +160,7 @@ static void twenty_iterations_in_double(void **state) {
 static void twenty_iterations_in_bfloat16(void **state) {
   static const char *const words[] = {"trainer.dtype=bfloat16"};
   (void)state;
+  needs_zip_and_yaml();
   check_slow();
   follow(RP_DEVICE_CPU, words, 1, 1e-3, 4e-3);
 }
@@ -231,6 +245,7 @@ static double score(scorer *s, int plan, const rp_json *row) {
 
 static void scores_in_four_patterns(void **state) {
   (void)state;
+  needs_zip();
   rp_error err = {0};
   scorer s = {0};
   int rows = 0, plan;
@@ -255,6 +270,7 @@ static void scores_in_four_patterns(void **state) {
 /* What the checkpoint says of the model, by its shapes and its embedded configuration. */
 static void the_checkpoint_says_what_it_holds(void **state) {
   (void)state;
+  needs_zip();
   rp_error err = {0};
   rp_store *store;
   rp_model_settings m;
