@@ -4,6 +4,7 @@
 #include "cli/cli.h"
 #include "cli/info_runs.h"
 #include "ratplus/info.h"
+#include "ratplus/results.h"
 #include "ratplus/text.h"
 
 static int info_model(const cli_args *a, const char *path) {
@@ -40,6 +41,15 @@ static int info_path(const cli_args *a, const char *path) {
                   "%s: neither a model, a checkpoint, a run directory nor a token file", path);
 }
 
+static int info_results(const cli_args *a, const char *const *paths, size_t n) {
+  rp_error err = {0};
+  char *text;
+  if (rp_results_table(paths, n, cli_text(a, "svg"), &text, &err)) return cli_error(&err);
+  fputs(text, stdout);
+  rp_free(text);
+  return 0;
+}
+
 static int run(const cli_args *a) {
   size_t n, n_words;
   const char *const *plain = cli_plain(a, &n);
@@ -55,6 +65,7 @@ static int run(const cli_args *a) {
   if (!n)
     return cli_fail(RP_USAGE, "info of what? Give a model, checkpoint, run directory or token file, "
                     "or experiment=NAME");
+  if (rp_results_is(plain[0])) return info_results(a, plain, n);
   if (cli_has(a, "svg")) return cli_info_runs(plain, n, cli_has(a, "json"), cli_text(a, "svg"));
   for (size_t i = 0; i < n; i++) {
     const int code = info_path(a, plain[i]);
@@ -68,7 +79,7 @@ static const cli_flag flags[] = {
     {.name = "svg",
      .type = CLI_TEXT,
      .value = "FILE",
-     .help = "draw the loss curves of the run directories given into this file"},
+     .help = "draw the loss curves of the run directories given, or the results, into this file"},
     {.name = "ranks",
      .type = CLI_INT,
      .value = "N",
@@ -89,12 +100,14 @@ const cli_verb cli_verb_info = {
     .detail =
         "A model directory, checkpoint or .pth: sizes, parameters, dtype, pattern, bytes of cache "
         "per token, tensors. A token file: ids, documents, tokenizer. A run directory: where it "
-        "stands; with --svg the loss curves of several in one picture. With experiment=NAME: the "
+        "stands; with --svg the loss curves of several in one picture. Files that `eval loss --json` "
+        "wrote (.jsonl): one table, a row a pattern, a column a label. With experiment=NAME: the "
         "memory and time that run would take, before it starts.\n"
         "\n"
         "  ratplus info model\n"
         "  ratplus info data/train.bin\n"
         "  ratplus info runs/a runs/b --svg curves.svg\n"
+        "  ratplus info results.jsonl --svg results.svg\n"
         "  ratplus info experiment=fineweb_edu/ratplus-1b data.batch_size=4",
     .flags = flags,
     .takes = CLI_TAKES_PLAIN | CLI_TAKES_WORDS,

@@ -85,7 +85,7 @@ fi
 for f in "$@"; do printf '   %s: %s bytes\n' "$f" "$(wc -c <"$f" | tr -d ' ')" >&2; done
 
 say "2. Tokens: a vocabulary of 512 pieces"
-separator=$(printf '\f')
+separator='\n\x0c\n'
 tokens=$out/tokens
 [ -f "$out/tokenizer.model" ] ||
   "$ratplus" tokenizer train --input "$@" --separator "$separator" --vocab-size 512 \
@@ -106,11 +106,17 @@ train attention demo/attention
 
 patterns='D=1 D=4 D=16 D=64 D=16,W=16'
 say "4. Adaptation: each model, each pattern, a short while"
+sizes_of() { # sets D and W of a pattern
+  D=${1#D=}; D=${D%%,*}; W=0
+  case $1 in *W=*) W=${1#*W=} ;; esac
+}
 for model in ratplus attention; do
+  recurrence=true
+  [ $model = ratplus ] || recurrence=false
   for p in $patterns; do
-    D=${p#D=}; D=${D%%,*}; W=0
-    case $p in *W=*) W=${p#*W=} ;; esac
-    train "$model-D${D}W$W" demo/adapt-$model trainer.pretrained_path="$out/$model" \
+    sizes_of "$p"
+    train "$model-D${D}W$W" demo/adapt trainer.pretrained_path="$out/$model" \
+      model.backbone.seq_cell.apply_re=$recurrence \
       model.backbone.seq_cell.dilation_size="$D" model.backbone.seq_cell.local_size="$W"
   done
 done
@@ -131,8 +137,7 @@ if [ ! -f "$out/results.jsonl" ]; then
     label='attention, adapted'
     [ $model = attention ] || label='RAT+, adapted'
     for p in $patterns; do
-      D=${p#D=}; D=${D%%,*}; W=0
-      case $p in *W=*) W=${p#*W=} ;; esac
+      sizes_of "$p"
       measure "$label" "$model-D${D}W$W" "$p"
     done
   done
