@@ -8,8 +8,10 @@ static int run(const cli_args *a) {
   size_t n;
   const char *const *plain = cli_plain(a, &n);
   if (n != 2)
-    return cli_fail(RP_USAGE, "convert takes an input and an output, %zu %s given: ratplus convert "
-                    "IN OUT", n, n == 1 ? "was" : "were");
+    return cli_fail(RP_USAGE,
+                    "convert takes an input and an output, %zu %s given: ratplus convert "
+                    "IN OUT",
+                    n, n == 1 ? "was" : "were");
   rp_convert_defaults(&o);
   o.dtype = cli_text(a, "dtype");
   o.tokenizer = cli_text(a, "tokenizer");

@@ -33,8 +33,7 @@ static int info_path(const cli_args *a, const char *path) {
     case RP_PATH_MODEL: return info_model(a, path);
     case RP_PATH_TOKENS: return info_tokens(a, path);
     case RP_PATH_RUN: return cli_info_runs(&path, 1, cli_has(a, "json"), NULL);
-    case RP_PATH_NOTHING:
-      return cli_fail(RP_BAD_DATA, "%s: no such file or directory", path);
+    case RP_PATH_NOTHING: return cli_fail(RP_BAD_DATA, "%s: no such file or directory", path);
     case RP_PATH_OTHER: break;
   }
   return cli_fail(RP_BAD_DATA,
@@ -63,7 +62,8 @@ static int run(const cli_args *a) {
   if (experiment || cli_has(a, "config"))
     return cli_info_plan(a, cli_has(a, "json"), (int)cli_int(a, "ranks"));
   if (!n)
-    return cli_fail(RP_USAGE, "info of what? Give a model, checkpoint, run directory or token file, "
+    return cli_fail(RP_USAGE,
+                    "info of what? Give a model, checkpoint, run directory or token file, "
                     "or experiment=NAME");
   if (rp_results_is(plain[0])) return info_results(a, plain, n);
   if (cli_has(a, "svg")) return cli_info_runs(plain, n, cli_has(a, "json"), cli_text(a, "svg"));

@@ -105,8 +105,7 @@ CHECK_MAYBE static void box_check_moments(const rp_store *s, const rp_shape *sha
     assert_non_null(x);
     check_ok(rp_store_moment_f32(s, shape, p, which, x, &has, &err), err);
     assert_true(has);
-    for (int64_t k = 0; k < p->rows * p->cols; k++)
-      assert_true(x[k] == box_value(base + j, k));
+    for (int64_t k = 0; k < p->rows * p->cols; k++) assert_true(x[k] == box_value(base + j, k));
     rp_free(x);
   }
 }

@@ -57,8 +57,8 @@ static void check_model(const char *path, const rp_model_settings *want) {
 /* .pth -> folder -> .pth -> folder: the folders are equal, the model is the same everywhere. */
 static void there_and_back(void **state) {
   (void)state;
-  static const char *const names[] = {"plain", "views", "bf16", "f16", "f64", "fgate", "easydict",
-                                      "omegaconf"};
+  static const char *const names[] = {"plain", "views", "bf16",     "f16",
+                                      "f64",   "fgate", "easydict", "omegaconf"};
   rp_error err = {0};
   rp_model_settings want = box_sample();
   for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
@@ -109,8 +109,7 @@ static void dtypes_change(void **state) {
   check_ok(convert(sample("plain"), check_path("half"), "bfloat16", false, false, &err), err);
   check_model(check_path("half"), &want); /* the values are exact in bfloat16 */
   check_ok(rp_store_open(&s, check_path("half"), &err), err);
-  for (int i = 0; i < rp_store_count(s); i++)
-    assert_int_equal(rp_store_at(s, i)->dtype, RP_BF16);
+  for (int i = 0; i < rp_store_count(s); i++) assert_int_equal(rp_store_at(s, i)->dtype, RP_BF16);
   rp_store_close(s);
   check_ok(convert(check_path("half"), check_path("full"), "float32", false, false, &err), err);
   check_ok(convert(sample("plain"), check_path("straight"), NULL, false, false, &err), err);
@@ -198,8 +197,7 @@ static void outputs_are_not_overwritten(void **state) {
   check_fails(convert(in, out, NULL, false, true, &err), RP_USAGE, err, "thesis.tex");
   assert_true(rp_is_file(check_path("there/thesis.tex")));
   box_write(check_path("file"), "x", 1);
-  check_fails(convert(in, check_path("file"), NULL, false, true, &err), RP_USAGE, err,
-              "is a file");
+  check_fails(convert(in, check_path("file"), NULL, false, true, &err), RP_USAGE, err, "is a file");
   check_ok(convert(in, check_path("a.pth"), NULL, false, false, &err), err);
   check_fails(convert(in, check_path("a.pth"), NULL, false, false, &err), RP_USAGE, err,
               "--overwrite");
@@ -258,9 +256,11 @@ static void run_directories(void **state) {
   check_fails(open_path(check_path("run"), &err, really, sizeof really), RP_BAD_DATA, err,
               "no whole checkpoint");
   check_ok(convert(sample("plain"), check_path("run/checkpoints/step-00000009"), NULL, false, false,
-                   &err), err);
+                   &err),
+           err);
   check_ok(convert(sample("plain"), check_path("run/checkpoints/step-00000010"), NULL, false, false,
-                   &err), err);
+                   &err),
+           err);
   check_ok(rp_mkdirs(check_path("run/checkpoints/step-00000011.tmp-1"), &err), err);
   check_ok(open_path(check_path("run"), &err, really, sizeof really), err);
   assert_true(rp_ends_with(really, "step-00000010"));
@@ -319,11 +319,14 @@ static void descriptions(void **state) {
   check_fails(rp_model_info(sample("bare"), NULL, 0, 0, &text, &err), RP_USAGE, err, "d_head=");
 }
 
-static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(there_and_back),        cmocka_unit_test(settings_survive),
-    cmocka_unit_test(dtypes_change),         cmocka_unit_test(optimizers_come_along),
-    cmocka_unit_test(unknown_patterns_stay_unknown),
-    cmocka_unit_test(outputs_are_not_overwritten),
-    cmocka_unit_test(tokenizers_come_along), cmocka_unit_test(run_directories),
-    cmocka_unit_test(bad_folders),           cmocka_unit_test(descriptions)};
+static const struct CMUnitTest tests[] = {cmocka_unit_test(there_and_back),
+                                          cmocka_unit_test(settings_survive),
+                                          cmocka_unit_test(dtypes_change),
+                                          cmocka_unit_test(optimizers_come_along),
+                                          cmocka_unit_test(unknown_patterns_stay_unknown),
+                                          cmocka_unit_test(outputs_are_not_overwritten),
+                                          cmocka_unit_test(tokenizers_come_along),
+                                          cmocka_unit_test(run_directories),
+                                          cmocka_unit_test(bad_folders),
+                                          cmocka_unit_test(descriptions)};
 CHECK_MAIN(tests)

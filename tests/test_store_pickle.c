@@ -75,18 +75,23 @@ static void instances_are_their_state(void **state) {
   (void)state;
   rp_pickle *p;
   static const char easy[] =
-      "\x80\x02" "ceasydict\nEasyDict\n)\x81(X\x01\x00\x00\x00" "aK\x07u}b.";
+      "\x80\x02"
+      "ceasydict\nEasyDict\n)\x81(X\x01\x00\x00\x00"
+      "aK\x07u}b.";
   const rp_pv *v = good(&p, easy, sizeof easy - 1);
   assert_int_equal(v->type, RP_PV_OBJECT);
   assert_int_equal(rp_pv_get(rp_pv_map(v), "a")->integer, 7);
   rp_pickle_free(p);
   static const char node[] =
-      "\x80\x02" "comegaconf.nodes\nAnyNode\n)\x81}(X\x04\x00\x00\x00_valK\x05ub.";
+      "\x80\x02"
+      "comegaconf.nodes\nAnyNode\n)\x81}(X\x04\x00\x00\x00_valK\x05ub.";
   v = rp_pv_plain(good(&p, node, sizeof node - 1));
   assert_true(v->type == RP_PV_INT && v->integer == 5);
   rp_pickle_free(p);
   /* A list that holds itself is a value like any other. */
-  static const char self[] = "\x80\x02]q\x00h\x00" "a.";
+  static const char self[] =
+      "\x80\x02]q\x00h\x00"
+      "a.";
   v = good(&p, self, sizeof self - 1);
   assert_ptr_equal(v->items[0], v);
   rp_pickle_free(p);
@@ -100,8 +105,10 @@ static void refused(void **state) {
   check_fails(READ(&p, "\x80\x06N."), RP_BAD_DATA, err, "protocol");
   check_fails(READ(&p, "."), RP_BAD_DATA, err, "not there");
   check_fails(READ(&p, "cos\nsystem\n(X\x02\x00\x00\x00lstR."), RP_BAD_DATA, err, "\"os system\"");
-  check_fails(READ(&p, "cbuiltins\neval\n(X\x01\x00\x00\x00" "1tR."), RP_BAD_DATA, err,
-              "builtins eval");
+  check_fails(READ(&p,
+                   "cbuiltins\neval\n(X\x01\x00\x00\x00"
+                   "1tR."),
+              RP_BAD_DATA, err, "builtins eval");
   check_fails(READ(&p, "X\x02\x00\x00\x00osX\x06\x00\x00\x00system\x93)R."), RP_BAD_DATA, err,
               "\"os system\"");
   check_fails(READ(&p, "(S'x'\nios\nsystem\n."), RP_BAD_DATA, err, "opcode 0x53");
@@ -109,9 +116,15 @@ static void refused(void **state) {
   check_fails(READ(&p, "\x82\x01."), RP_BAD_DATA, err, "opcode 0x82");
   check_fails(READ(&p, "K\x01)R."), RP_BAD_DATA, err, "no function");
   check_fails(READ(&p, "K\x01K\x02K\x03s."), RP_BAD_DATA, err, "no dict");
-  check_fails(READ(&p, "K\x01K\x02" "a."), RP_BAD_DATA, err, "no list");
+  check_fails(READ(&p,
+                   "K\x01K\x02"
+                   "a."),
+              RP_BAD_DATA, err, "no list");
   check_fails(READ(&p, "}(K\x01u."), RP_BAD_DATA, err, "without a value");
-  check_fails(READ(&p, "(K\x01" "d."), RP_BAD_DATA, err, "without a value");
+  check_fails(READ(&p,
+                   "(K\x01"
+                   "d."),
+              RP_BAD_DATA, err, "without a value");
   check_fails(READ(&p, "(N."), RP_BAD_DATA, err, "open mark");
   check_fails(READ(&p, "N(0."), RP_BAD_DATA, err, "not there");
   check_fails(READ(&p, "N\x86."), RP_BAD_DATA, err, "not there");
@@ -119,8 +132,15 @@ static void refused(void **state) {
   check_fails(READ(&p, "h\x07."), RP_BAD_DATA, err, "memo");
   check_fails(READ(&p, "j\xff\xff\xff\xff."), RP_BAD_DATA, err, "memo");
   check_fails(READ(&p, "Nr\xff\xff\xff\xff."), RP_BAD_DATA, err, "memo number");
-  check_fails(READ(&p, "X\xff\xff\xff\xff" "a."), RP_BAD_DATA, err, "longer than the file");
-  check_fails(READ(&p, "X\x03\x00\x00\x00" "a\x00" "b."), RP_BAD_DATA, err, "zero byte");
+  check_fails(READ(&p,
+                   "X\xff\xff\xff\xff"
+                   "a."),
+              RP_BAD_DATA, err, "longer than the file");
+  check_fails(READ(&p,
+                   "X\x03\x00\x00\x00"
+                   "a\x00"
+                   "b."),
+              RP_BAD_DATA, err, "zero byte");
   check_fails(READ(&p, "\x8a\x09\x01\x01\x01\x01\x01\x01\x01\x01\x01."), RP_BAD_DATA, err,
               "64 bits");
   check_fails(READ(&p, "NQ."), RP_BAD_DATA, err, "no storage");
@@ -139,7 +159,8 @@ static void cut_and_changed(void **state) {
   char *data;
   size_t n;
   check_ok(rp_file_read(check_source("tests/fuzz/corpus/pickle/reference.pkl"), 1 << 20, &data, &n,
-                        &err), err);
+                        &err),
+           err);
   const rp_pv *root = good(&p, data, n);
   assert_int_equal(rp_pv_map(rp_pv_get(root, "task"))->n, 2 * 21);
   const rp_pv *model = rp_pv_map(rp_pv_get(rp_pv_map(rp_pv_get(root, "config")), "model"));
@@ -170,7 +191,8 @@ static void short_of_memory(void **state) {
   char *data;
   size_t n;
   check_ok(rp_file_read(check_source("tests/fuzz/corpus/pickle/reference.pkl"), 1 << 20, &data, &n,
-                        &err), err);
+                        &err),
+           err);
   const size_t before = rp_mem_now();
   rp_status st = RP_NO_MEMORY;
   for (uint64_t k = 1; st; k++) {
@@ -188,8 +210,10 @@ static void short_of_memory(void **state) {
   rp_free(data);
 }
 
-static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(scalars),   cmocka_unit_test(containers_and_memo),
-    cmocka_unit_test(instances_are_their_state), cmocka_unit_test(refused),
-    cmocka_unit_test(cut_and_changed), cmocka_unit_test(short_of_memory)};
+static const struct CMUnitTest tests[] = {cmocka_unit_test(scalars),
+                                          cmocka_unit_test(containers_and_memo),
+                                          cmocka_unit_test(instances_are_their_state),
+                                          cmocka_unit_test(refused),
+                                          cmocka_unit_test(cut_and_changed),
+                                          cmocka_unit_test(short_of_memory)};
 CHECK_MAIN(tests)

@@ -25,13 +25,15 @@ static void every_form_is_read(void **state) {
   static const struct {
     const char *name;
     rp_dtype dtype;
-  } forms[] = {{"plain", RP_F32},       {"views", RP_F32},      {"bf16", RP_BF16},
-               {"f16", RP_F16},         {"f64", RP_F64},        {"tied_shared", RP_F32},
-               {"fgate", RP_F32},       {"compiled_layers", RP_F32},
-               {"easydict", RP_F32},    {"omegaconf", RP_F32},  {"parameters", RP_F32},
-               {"metadata", RP_F32},    {"adam_numbered", RP_F32}, {"adam_named", RP_F32},
-               {"sgd", RP_F32},         {"protocol4", RP_F32},  {"deflated", RP_F32},
-               {"rezipped", RP_F32}};
+  } forms[] = {{"plain", RP_F32},         {"views", RP_F32},
+               {"bf16", RP_BF16},         {"f16", RP_F16},
+               {"f64", RP_F64},           {"tied_shared", RP_F32},
+               {"fgate", RP_F32},         {"compiled_layers", RP_F32},
+               {"easydict", RP_F32},      {"omegaconf", RP_F32},
+               {"parameters", RP_F32},    {"metadata", RP_F32},
+               {"adam_numbered", RP_F32}, {"adam_named", RP_F32},
+               {"sgd", RP_F32},           {"protocol4", RP_F32},
+               {"deflated", RP_F32},      {"rezipped", RP_F32}};
   rp_error err = {0};
   rp_model_settings want = box_sample();
   for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
@@ -348,11 +350,15 @@ static void the_authors_run(void **state) {
   rp_store_close(s);
 }
 
-static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(every_form_is_read), cmocka_unit_test(shapes_alone),
-    cmocka_unit_test(words_win),          cmocka_unit_test(other_kinds_of_model),
-    cmocka_unit_test(older_names_get_a_notice), cmocka_unit_test(optimizer_state),
-    cmocka_unit_test(refused),            cmocka_unit_test(cut_and_changed),
-    cmocka_unit_test(short_of_memory),    cmocka_unit_test(written_is_read),
-    cmocka_unit_test(the_authors_run)};
+static const struct CMUnitTest tests[] = {cmocka_unit_test(every_form_is_read),
+                                          cmocka_unit_test(shapes_alone),
+                                          cmocka_unit_test(words_win),
+                                          cmocka_unit_test(other_kinds_of_model),
+                                          cmocka_unit_test(older_names_get_a_notice),
+                                          cmocka_unit_test(optimizer_state),
+                                          cmocka_unit_test(refused),
+                                          cmocka_unit_test(cut_and_changed),
+                                          cmocka_unit_test(short_of_memory),
+                                          cmocka_unit_test(written_is_read),
+                                          cmocka_unit_test(the_authors_run)};
 CHECK_MAIN(tests)

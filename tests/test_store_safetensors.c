@@ -106,11 +106,13 @@ static void bad_headers(void **state) {
       {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,99999999999999999999]}}", 4,
        "outside"},
       {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},"
-       "\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4, "overlap"},
+       "\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}",
+       4, "overlap"},
       {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", 8, "no tensor covers"},
       {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 8, "8 bytes of data"},
       {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},"
-       "\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", 8, "a"},
+       "\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}",
+       8, "a"},
       {"{}", 0, "no tensors"},
       {"{\"__metadata__\":{}}", 0, "no tensors"},
   };
@@ -273,9 +275,12 @@ static void short_of_memory(void **state) {
   rp_model_settings_free(&m);
 }
 
-static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(written_is_read),     cmocka_unit_test(shards_are_one_model),
-    cmocka_unit_test(bad_headers),         cmocka_unit_test(bad_lengths),
-    cmocka_unit_test(cut_and_changed),     cmocka_unit_test(bad_indexes),
-    cmocka_unit_test(other_models_are_refused), cmocka_unit_test(short_of_memory)};
+static const struct CMUnitTest tests[] = {cmocka_unit_test(written_is_read),
+                                          cmocka_unit_test(shards_are_one_model),
+                                          cmocka_unit_test(bad_headers),
+                                          cmocka_unit_test(bad_lengths),
+                                          cmocka_unit_test(cut_and_changed),
+                                          cmocka_unit_test(bad_indexes),
+                                          cmocka_unit_test(other_models_are_refused),
+                                          cmocka_unit_test(short_of_memory)};
 CHECK_MAIN(tests)

@@ -10,11 +10,11 @@ extern "C" {
 #endif
 
 typedef struct {
-  size_t size;              /* sizeof this struct; filled by rp_convert_defaults */
-  const char *dtype;        /* "float32", "bfloat16"; NULL: as in the input */
-  const char *tokenizer;    /* a SentencePiece model copied along; NULL: the input's, if any */
-  int with_optimizer;       /* optimizer state and step too: a checkpoint that training goes on from */
-  int overwrite;            /* an existing output is replaced */
+  size_t size;           /* sizeof this struct; filled by rp_convert_defaults */
+  const char *dtype;     /* "float32", "bfloat16"; NULL: as in the input */
+  const char *tokenizer; /* a SentencePiece model copied along; NULL: the input's, if any */
+  int with_optimizer;    /* optimizer state and step too: a checkpoint that training goes on from */
+  int overwrite;         /* an existing output is replaced */
   const char *const *words; /* "key=value": what the input does not say, or says otherwise */
   size_t n_words;
 } rp_convert_opts;

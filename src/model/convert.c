@@ -40,8 +40,10 @@ static rp_status pull_moment(void *ctx, const rp_param *p, rp_dtype dtype, void 
   (void)dtype; /* always float32 */
   RP_TRY(rp_store_moment_f32(m->in, m->shape, p, m->which, out, &has, err));
   if (!has)
-    return rp_fail(err, RP_BAD_DATA, "%s: its optimizer has no %s for %s; leave out "
-                   "--with-optimizer", rp_store_path(m->in), m->which, p->name);
+    return rp_fail(err, RP_BAD_DATA,
+                   "%s: its optimizer has no %s for %s; leave out "
+                   "--with-optimizer",
+                   rp_store_path(m->in), m->which, p->name);
   return RP_OK;
 }
 
@@ -87,11 +89,8 @@ static rp_status prepare(job *j, const char *in, rp_error *err) {
   if (!j->dtypes) return rp_fail_memory(err, (size_t)j->shape.n, "a list of dtypes");
   for (int i = 0; i < j->shape.n; i++)
     j->dtypes[i] = o->dtype < 0 ? rp_store_dtype(j->in, &j->shape.p[i]) : (rp_dtype)o->dtype;
-  j->weights = (rp_tensor_set){.shape = &j->shape,
-                               .prefix = "",
-                               .dtypes = j->dtypes,
-                               .pull = pull_weight,
-                               .ctx = j->in};
+  j->weights = (rp_tensor_set){
+      .shape = &j->shape, .prefix = "", .dtypes = j->dtypes, .pull = pull_weight, .ctx = j->in};
   return find_moments(j, err);
 }
 
@@ -178,8 +177,8 @@ static rp_status write_state(const job *j, const char *dir, rp_error *err) {
               (long long)step, (long long)(of > step ? of : step), (long long)(step * all * T),
               (long long)(step * (all / (batch * shards))), (long long)(adam < 0 ? 0 : adam),
               (long long)shards, rp_version());
-  const rp_status st = b.failed ? rp_fail_memory(err, b.len, "state.json")
-                                : write_text(dir, "state.json", b.s, err);
+  const rp_status st =
+      b.failed ? rp_fail_memory(err, b.len, "state.json") : write_text(dir, "state.json", b.s, err);
   rp_str_free(&b);
   return st;
 }
@@ -231,8 +230,10 @@ static rp_status check_replaceable(const char *out, bool overwrite, rp_error *er
                        !strcmp(name, "config.yaml") || !strcmp(name, "state.json") ||
                        !strcmp(name, "tokenizer.model");
     if (!known)
-      st = rp_fail(err, RP_USAGE, "%s holds %s, so it is not only a model and is not replaced; give "
-                   "another name", out, name);
+      st = rp_fail(err, RP_USAGE,
+                   "%s holds %s, so it is not only a model and is not replaced; give "
+                   "another name",
+                   out, name);
   }
   rp_list_free(names, n);
   return st;
@@ -273,8 +274,10 @@ static rp_status make_parent(const char *out, rp_error *err) {
 static rp_status check_out_folder(const char *out, bool overwrite, rp_error *err) {
   if (rp_is_dir(out)) return check_replaceable(out, overwrite, err);
   if (rp_exists(out))
-    return rp_fail(err, RP_USAGE, "%s is a file; give the name of a folder, or one that ends in "
-                   ".pth", out);
+    return rp_fail(err, RP_USAGE,
+                   "%s is a file; give the name of a folder, or one that ends in "
+                   ".pth",
+                   out);
   return RP_OK;
 }
 
@@ -307,9 +310,7 @@ static rp_status check_out_file(const char *out, bool overwrite, rp_error *err) 
 static rp_status to_pth(job *j, const char *out, rp_error *err) {
   rp_settings s;
   char *config = NULL;
-  rp_pth_extra x = {.tied = j->m.tied,
-                    .moments = j->moments,
-                    .n_moments = j->n_moments};
+  rp_pth_extra x = {.tied = j->m.tied, .moments = j->moments, .n_moments = j->n_moments};
   rp_store_steps(j->in, &x.adam, &x.step);
   if (!j->n_moments) x.step = x.adam = 0;
   RP_TRY(make_parent(out, err));
@@ -360,12 +361,9 @@ fail:
   return st;
 }
 
-void rp_convert_defaults(rp_convert_opts *o) {
-  *o = (rp_convert_opts){.size = sizeof *o};
-}
+void rp_convert_defaults(rp_convert_opts *o) { *o = (rp_convert_opts){.size = sizeof *o}; }
 
-rp_status rp_convert(const char *in, const char *out, const rp_convert_opts *opts,
-                     rp_error *err) {
+rp_status rp_convert(const char *in, const char *out, const rp_convert_opts *opts, rp_error *err) {
   rp_convert_opts o;
   rp_convert_defaults(&o);
   if (opts) memcpy(&o, opts, opts->size < sizeof o ? opts->size : sizeof o);

@@ -11,10 +11,10 @@ typedef struct {
   rp_model_settings m;
   rp_shape shape;
   bool pattern_known;
-  char *pattern;         /* "D=16,W=256"; NULL when nothing says it */
-  double dense, sparse;  /* bytes of cache per token, bfloat16, at max_seq_len */
-  double state;          /* bytes of the recurrence's states */
-  uint64_t bytes;        /* of the weights in their file */
+  char *pattern;        /* "D=16,W=256"; NULL when nothing says it */
+  double dense, sparse; /* bytes of cache per token, bfloat16, at max_seq_len */
+  double state;         /* bytes of the recurrence's states */
+  uint64_t bytes;       /* of the weights in their file */
   int64_t adam, step;
 } facts;
 

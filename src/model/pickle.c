@@ -531,9 +531,7 @@ static rp_status run_stack(rp_pickle *p, int op, bool *known) {
       RP_TRY(pop_mark(p, &first));
       p->top = first;
       return RP_OK;
-    case '2':
-      RP_TRY(peek(p, &v));
-      return push(p, v);
+    case '2': RP_TRY(peek(p, &v)); return push(p, v);
     case 'l': return push_marked(p, RP_PV_LIST);
     case 't': return push_marked(p, RP_PV_TUPLE);
     case 'd': return push_marked(p, RP_PV_DICT);
@@ -544,12 +542,8 @@ static rp_status run_stack(rp_pickle *p, int op, bool *known) {
     case 'a': return p->top ? append_from(p, p->top - 1) : bad(p, "appends nothing");
     case 's': return p->top > 1 ? set_from(p, p->top - 2) : bad(p, "sets nothing");
     case 'e':
-    case 0x90:
-      RP_TRY(pop_mark(p, &first));
-      return append_from(p, first);
-    case 'u':
-      RP_TRY(pop_mark(p, &first));
-      return set_from(p, first);
+    case 0x90: RP_TRY(pop_mark(p, &first)); return append_from(p, first);
+    case 'u': RP_TRY(pop_mark(p, &first)); return set_from(p, first);
     default: *known = false; return RP_OK;
   }
 }
@@ -597,8 +591,8 @@ rp_status rp_pickle_read(rp_pickle **out, const uint8_t *data, size_t len, const
                          rp_error *err) {
   *out = NULL;
   if (len > most_bytes)
-    return rp_fail(err, RP_BAD_DATA, "%s: its pickle has %zu bytes, more than any checkpoint",
-                   what, len);
+    return rp_fail(err, RP_BAD_DATA, "%s: its pickle has %zu bytes, more than any checkpoint", what,
+                   len);
   rp_pickle *p = rp_calloc(1, sizeof *p);
   if (!p) return rp_fail_memory(err, sizeof *p, "a pickle");
   p->data = data;

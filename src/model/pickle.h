@@ -36,9 +36,9 @@ struct rp_pv {
   size_t len;         /* bytes of string */
   rp_pv **items;
   size_t n, cap;
-  const rp_pv *state;       /* OBJECT: what BUILD gave it; TENSOR: its STORAGE */
+  const rp_pv *state;          /* OBJECT: what BUILD gave it; TENSOR: its STORAGE */
   const rp_pv *dims, *strides; /* TENSOR: tuples of INT */
-  int dtype;                /* STORAGE: rp_dtype, -1 for one that holds no weights */
+  int dtype;                   /* STORAGE: rp_dtype, -1 for one that holds no weights */
 };
 
 typedef struct rp_pickle rp_pickle;

@@ -26,10 +26,11 @@ typedef struct {
 static rp_status check_kind(const char *path, rp_map m, rp_error *err) {
   if (m.bytes >= 4 && !memcmp(m.data, "PK\3\4", 4)) return RP_OK;
   if (m.bytes >= 2 && m.data[0] == 0x80 && m.data[1] <= 5)
-    return rp_fail(err, RP_BAD_DATA,
-                   "%s: PyTorch's format from before 2020, a pickle without a zip; load it and save "
-                   "it again with a PyTorch of 1.6 or later: torch.save(torch.load(PATH), PATH)",
-                   path);
+    return rp_fail(
+        err, RP_BAD_DATA,
+        "%s: PyTorch's format from before 2020, a pickle without a zip; load it and save "
+        "it again with a PyTorch of 1.6 or later: torch.save(torch.load(PATH), PATH)",
+        path);
   return rp_fail(err, RP_BAD_DATA,
                  "%s: neither a model directory, a .safetensors file nor a .pth (a zip that "
                  "torch.save wrote)",
@@ -103,8 +104,10 @@ static rp_status find_storage(reader *r, const rp_pv *storage, const char *name,
   if (!*data && i == r->last) *data = r->last_at;
   if (*data) return RP_OK;
   if (bytes > most_unpacked - r->unpacked)
-    return rp_fail(r->err, RP_BAD_DATA, "%s: more than 4 GiB of compressed tensors; save it "
-                   "without compression, as torch.save does", r->path);
+    return rp_fail(r->err, RP_BAD_DATA,
+                   "%s: more than 4 GiB of compressed tensors; save it "
+                   "without compression, as torch.save does",
+                   r->path);
   void *block;
   RP_TRY(rp_store_block(r->s, (size_t)bytes, &block, r->err));
   RP_TRY(rp_zip_unpack(r->zip, (size_t)i, block, r->err));
@@ -354,13 +357,17 @@ static bool holds_tensors(const rp_pv *map) {
 static rp_status read_root(reader *r, const rp_pv *root) {
   const rp_pv *map = rp_pv_map(root);
   if (!map)
-    return rp_fail(r->err, RP_BAD_DATA, "%s: holds no dict with the key 'task'; it is no "
-                   "checkpoint of the reference", r->path);
+    return rp_fail(r->err, RP_BAD_DATA,
+                   "%s: holds no dict with the key 'task'; it is no "
+                   "checkpoint of the reference",
+                   r->path);
   const rp_pv *task = rp_pv_map(rp_pv_get(map, "task"));
   if (!task && holds_tensors(map)) return read_task(r, map); /* a bare state dict */
   if (!task)
-    return rp_fail(r->err, RP_BAD_DATA, "%s: has no state dict under the key 'task'; it is no "
-                   "checkpoint of the reference", r->path);
+    return rp_fail(r->err, RP_BAD_DATA,
+                   "%s: has no state dict under the key 'task'; it is no "
+                   "checkpoint of the reference",
+                   r->path);
   RP_TRY(read_task(r, task));
   const rp_pv *optimizer = rp_pv_map(rp_pv_get(map, "optimizer"));
   const rp_pv *config = rp_pv_get(map, "config"), *step = rp_pv_get(map, "step");

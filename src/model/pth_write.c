@@ -51,8 +51,8 @@ static void put_common(rp_str *b, const zip_entry *e, size_t extra) {
 /* Local header, with a filler that aligns the data. */
 static rp_status zip_add(zip *z, const char *name, const void *data, uint64_t bytes) {
   rp_str b = {0};
-  RP_TRY(rp_grow(&z->e, &z->cap, z->n + 1, sizeof *z->e, "the list of an archive's entries",
-                 z->err));
+  RP_TRY(
+      rp_grow(&z->e, &z->cap, z->n + 1, sizeof *z->e, "the list of an archive's entries", z->err));
   zip_entry *e = &z->e[z->n++];
   *e = (zip_entry){.at = rp_out_at(z->out), .bytes = bytes, .crc = rp_crc32(data, bytes)};
   rp_snprintf(e->name, sizeof e->name, "%s", name);
@@ -269,11 +269,8 @@ static void add_states(writer *w) {
 }
 
 static void add_group(writer *w) {
-  static const rp_optim_settings adamw = {.lr = 1e-3,
-                                          .weight_decay = 0.1,
-                                          .beta1 = 0.9,
-                                          .beta2 = 0.95,
-                                          .eps = 1e-8};
+  static const rp_optim_settings adamw = {
+      .lr = 1e-3, .weight_decay = 0.1, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8};
   rp_str *b = &w->pickle;
   const rp_optim_settings *o = w->x->optim ? w->x->optim : &adamw;
   rp_str_add(b, "](}(");
@@ -394,8 +391,7 @@ static rp_status write_all(writer *w) {
   RP_TRY(add_set(w, w->w, 0));
   for (int k = 0; k < w->x->n_moments; k++) RP_TRY(add_set(w, &w->x->moments[k], n * (1 + k)));
   for (int64_t i = 0; i < n && w->x->n_moments; i++) {
-    rp_snprintf(name, sizeof name, "archive/data/%lld",
-                (long long)(n * (1 + w->x->n_moments) + i));
+    rp_snprintf(name, sizeof name, "archive/data/%lld", (long long)(n * (1 + w->x->n_moments) + i));
     RP_TRY(zip_add(&w->z, name, &adam, sizeof adam));
   }
   RP_TRY(zip_add(&w->z, "archive/version", "3\n", 2));

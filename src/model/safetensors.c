@@ -78,17 +78,22 @@ static rp_status check_cover(span *spans, size_t n, uint64_t bytes, const char *
   if (n) qsort(spans, n, sizeof *spans, by_begin);
   for (size_t i = 0; i < n; i++) {
     if (spans[i].begin < at)
-      return rp_fail(err, RP_BAD_DATA, "%s: tensors overlap at byte %llu of the data; the file is "
-                     "damaged", path, (unsigned long long)spans[i].begin);
+      return rp_fail(err, RP_BAD_DATA,
+                     "%s: tensors overlap at byte %llu of the data; the file is "
+                     "damaged",
+                     path, (unsigned long long)spans[i].begin);
     if (spans[i].begin > at)
-      return rp_fail(err, RP_BAD_DATA, "%s: no tensor covers byte %llu of the data; the file is "
-                     "damaged", path, (unsigned long long)at);
+      return rp_fail(err, RP_BAD_DATA,
+                     "%s: no tensor covers byte %llu of the data; the file is "
+                     "damaged",
+                     path, (unsigned long long)at);
     at = spans[i].end;
   }
   if (at != bytes)
-    return rp_fail(err, RP_BAD_DATA, "%s: %llu bytes of data where its header tells of %llu; the "
-                   "file is damaged or cut", path, (unsigned long long)bytes,
-                   (unsigned long long)at);
+    return rp_fail(err, RP_BAD_DATA,
+                   "%s: %llu bytes of data where its header tells of %llu; the "
+                   "file is damaged or cut",
+                   path, (unsigned long long)bytes, (unsigned long long)at);
   return RP_OK;
 }
 
@@ -214,7 +219,8 @@ rp_status rp_safetensors_read_index(rp_store *s, rp_table *t, const char *path, 
   RP_TRY(rp_file_read(path, most_header, &text, &len, err));
   rp_status st = rp_json_parse(&doc, text, len, path, err);
   const rp_json *root = st ? NULL : rp_json_root(doc);
-  const rp_json *map = root && root->type == RP_JSON_OBJECT ? rp_json_get(root, "weight_map") : NULL;
+  const rp_json *map =
+      root && root->type == RP_JSON_OBJECT ? rp_json_get(root, "weight_map") : NULL;
   if (!st && (!map || map->type != RP_JSON_OBJECT))
     st = rp_fail(err, RP_BAD_DATA, "%s: has no \"weight_map\"; it is no index of safetensors files",
                  path);

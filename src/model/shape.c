@@ -44,8 +44,7 @@ static void add_matrix(rp_shape *s, int unit, int slot, const char *name, int64_
 }
 
 /* A norm's weight and, where it has one, its bias in the slot after it. */
-static void add_norm(rp_shape *s, int unit, int slot, const char *name, rp_norm norm,
-                     int64_t d) {
+static void add_norm(rp_shape *s, int unit, int slot, const char *name, rp_norm norm, int64_t d) {
   char full[96];
   rp_param p = {.rows = d,
                 .cols = 1,

@@ -7,12 +7,26 @@
 #include "config/settings.h"
 
 typedef enum { RP_GROUP_MATRIX = 0, RP_GROUP_VECTOR = 1 } rp_group;
-typedef enum { RP_ROLE_EMBED, RP_ROLE_LINEAR, RP_ROLE_ONE, RP_ROLE_ZERO } rp_role; /* initial values */
+typedef enum {
+  RP_ROLE_EMBED,
+  RP_ROLE_LINEAR,
+  RP_ROLE_ONE,
+  RP_ROLE_ZERO
+} rp_role; /* initial values */
 
 /* Places of a tensor inside its unit (rp_param.slot); a bias exists only with LayerNorm. */
-enum { RP_SLOT_IN = 0, RP_SLOT_NORM1, RP_SLOT_NORM1_BIAS, RP_SLOT_OUT, RP_SLOT_FC1, RP_SLOT_FC2,
-       RP_SLOT_NORM2, RP_SLOT_NORM2_BIAS, RP_SLOTS };                        /* units 1..N */
-enum { RP_SLOT_EMBED = 0 };                                                  /* unit 0 */
+enum {
+  RP_SLOT_IN = 0,
+  RP_SLOT_NORM1,
+  RP_SLOT_NORM1_BIAS,
+  RP_SLOT_OUT,
+  RP_SLOT_FC1,
+  RP_SLOT_FC2,
+  RP_SLOT_NORM2,
+  RP_SLOT_NORM2_BIAS,
+  RP_SLOTS
+};                                                                            /* units 1..N */
+enum { RP_SLOT_EMBED = 0 };                                                   /* unit 0 */
 enum { RP_SLOT_LAST_NORM = 0, RP_SLOT_LAST_NORM_BIAS = 1, RP_SLOT_HEAD = 2 }; /* unit N+1 */
 
 typedef struct {
@@ -23,15 +37,15 @@ typedef struct {
   int slot;           /* RP_SLOT_*: its place inside its unit */
   rp_group group;     /* matrices are kept in the computed dtype, vectors in float32 */
   rp_role role;
-  int64_t offset;     /* elements before it in the flat buffer of its group */
+  int64_t offset; /* elements before it in the flat buffer of its group */
 } rp_param;
 
 typedef struct {
   rp_param *p;
   int n;
-  int units;                 /* N + 2 */
-  int64_t matrix, vector;    /* elements of each group, every tensor starting at a multiple of 64 */
-  int64_t total;             /* parameters, without padding */
+  int units;              /* N + 2 */
+  int64_t matrix, vector; /* elements of each group, every tensor starting at a multiple of 64 */
+  int64_t total;          /* parameters, without padding */
 } rp_shape;
 
 /* The list in unit order, inside a layer: in_proj, input_norm, (its bias), out_proj, fc1, fc2, ln,

@@ -120,8 +120,7 @@ void rp_view_get_f32(const rp_view *v, int64_t first, int64_t n, float *out) {
     for (int64_t i = 0; i < n; i++) out[i] = read_f32(at + i * size, v->dtype);
     return;
   }
-  for (int64_t i = 0; i < n; i++)
-    out[i] = read_f32(v->data + place(v, first + i) * size, v->dtype);
+  for (int64_t i = 0; i < n; i++) out[i] = read_f32(v->data + place(v, first + i) * size, v->dtype);
 }
 
 /* ------------------------------------------------------------------ what a store owns */
@@ -315,9 +314,10 @@ static void copy_as(const rp_view *v, int64_t first, int64_t n, rp_dtype dtype, 
     rp_view_get_f32(v, first + i, m, some);
     for (int64_t k = 0; k < m; k++) {
       const double wide = some[k];
-      const uint16_t half =
-          dtype == RP_BF16 ? rp_f32_to_bf16(some[k]) : rp_f32_to_f16(some[k]);
-      const void *from = size == 8 ? (const void *)&wide : size == 4 ? (void *)&some[k] : (void *)&half;
+      const uint16_t half = dtype == RP_BF16 ? rp_f32_to_bf16(some[k]) : rp_f32_to_f16(some[k]);
+      const void *from = size == 8   ? (const void *)&wide
+                         : size == 4 ? (void *)&some[k]
+                                     : (void *)&half;
       memcpy(out + (i + k) * size, from, (size_t)size);
     }
   }

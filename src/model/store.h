@@ -13,8 +13,8 @@ typedef struct {
   rp_dtype dtype;
   int ndim;
   int64_t dims[4];
-  int64_t strides[4];   /* in elements; C order unless a view in a .pth */
-  const uint8_t *data;  /* inside a mapping or an unpacked storage; valid while the store is open */
+  int64_t strides[4];  /* in elements; C order unless a view in a .pth */
+  const uint8_t *data; /* inside a mapping or an unpacked storage; valid while the store is open */
 } rp_view;
 
 typedef struct rp_store rp_store;
@@ -58,8 +58,8 @@ void rp_store_steps(const rp_store *s, int64_t *adam, int64_t *step);
 const char *rp_store_tokenizer(const rp_store *s);
 /* Whether the configuration or the words say what to see: a dilation_size or joint_train. Without
  * either a model runs only with a pattern given (interface.md). */
-rp_status rp_store_pattern_known(const rp_store *s, const char *const *words, size_t n,
-                                 bool *known, rp_error *err);
+rp_status rp_store_pattern_known(const rp_store *s, const char *const *words, size_t n, bool *known,
+                                 rp_error *err);
 
 /* Dtype of the file's tensor; RP_F32 when it is absent. */
 rp_dtype rp_store_dtype(const rp_store *s, const rp_param *p);
@@ -88,12 +88,12 @@ rp_status rp_safetensors_write(const char *path, const rp_shape *shape, rp_dtype
 
 /* What a .pth carries beside its tensors. */
 typedef struct {
-  bool tied;                    /* the head shares the embedding's storage */
-  const char *config_json;      /* becomes plain dicts; NULL: none */
-  int64_t step;                 /* finished iterations; the file says step - 1 as the reference */
-  int64_t adam;                 /* Adam's counter of every tensor's state */
-  const rp_tensor_set *moments; /* prefix "exp_avg." ...; float32 */
-  int n_moments;                /* 0: no optimizer state */
+  bool tied;                      /* the head shares the embedding's storage */
+  const char *config_json;        /* becomes plain dicts; NULL: none */
+  int64_t step;                   /* finished iterations; the file says step - 1 as the reference */
+  int64_t adam;                   /* Adam's counter of every tensor's state */
+  const rp_tensor_set *moments;   /* prefix "exp_avg." ...; float32 */
+  int n_moments;                  /* 0: no optimizer state */
   const rp_optim_settings *optim; /* for param_groups; NULL: the defaults of AdamW */
 } rp_pth_extra;
 /* Writes a file that torch.load(weights_only=True) reads: a zip (stored entries, data at multiples
@@ -111,10 +111,10 @@ rp_status rp_model_settings_json(const rp_model_settings *m, bool pattern_known,
 /* ratplus convert: IN (anything rp_store_open reads) to OUT (a model directory, a .pth when OUT
  * ends in .pth). dtype -1 keeps the file's. */
 typedef struct {
-  int dtype;                 /* rp_dtype, or -1 */
-  const char *tokenizer;     /* copied along; NULL */
+  int dtype;             /* rp_dtype, or -1 */
+  const char *tokenizer; /* copied along; NULL */
   bool with_optimizer;
-  const char *const *words;  /* key=value */
+  const char *const *words; /* key=value */
   size_t n_words;
   bool overwrite;
 } rp_convert_settings;

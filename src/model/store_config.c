@@ -16,18 +16,48 @@
 /* ------------------------------------------------------------------ an older file's keys */
 
 /* Keys of the model section that are read or accepted; everything under them is kept. */
-static const char *const model_keys[] = {
-    "model.backbone._name_", "model.backbone.num_layers", "model.backbone.d_model",
-    "model.backbone.bias", "model.backbone.ln", "model.backbone.dropout",
-    "model.backbone.init", CELL "_name_", CELL "d_head", CELL "num_head", CELL "num_kv_head",
-    CELL "dilation_size", CELL "local_size", CELL "initial_size", CELL "apply_re",
-    CELL "joint_train", CELL "k_channel", CELL "d_model", CELL "bias", CELL "init", CELL "ln",
-    CELL "dropout", FFN "_name_", FFN "d_ffn", FFN "act_fn", FFN "ln", FFN "bias", FFN "d_model",
-    FFN "init", FFN "dropout", "model.embedding._name_", "model.embedding.vocab_size",
-    "model.embedding.seq_len", "model.embedding.d_model", "model.embedding.dropout",
-    "model.embedding.init", "model.embedding.pe._name_", "model.embedding.pe.dim",
-    "model.embedding.pe.base", "model.embedding.pe.scale", "model.embedding.pe.max_seq_len",
-    "model.head"};
+static const char *const model_keys[] = {"model.backbone._name_",
+                                         "model.backbone.num_layers",
+                                         "model.backbone.d_model",
+                                         "model.backbone.bias",
+                                         "model.backbone.ln",
+                                         "model.backbone.dropout",
+                                         "model.backbone.init",
+                                         CELL "_name_",
+                                         CELL "d_head",
+                                         CELL "num_head",
+                                         CELL "num_kv_head",
+                                         CELL "dilation_size",
+                                         CELL "local_size",
+                                         CELL "initial_size",
+                                         CELL "apply_re",
+                                         CELL "joint_train",
+                                         CELL "k_channel",
+                                         CELL "d_model",
+                                         CELL "bias",
+                                         CELL "init",
+                                         CELL "ln",
+                                         CELL "dropout",
+                                         FFN "_name_",
+                                         FFN "d_ffn",
+                                         FFN "act_fn",
+                                         FFN "ln",
+                                         FFN "bias",
+                                         FFN "d_model",
+                                         FFN "init",
+                                         FFN "dropout",
+                                         "model.embedding._name_",
+                                         "model.embedding.vocab_size",
+                                         "model.embedding.seq_len",
+                                         "model.embedding.d_model",
+                                         "model.embedding.dropout",
+                                         "model.embedding.init",
+                                         "model.embedding.pe._name_",
+                                         "model.embedding.pe.dim",
+                                         "model.embedding.pe.base",
+                                         "model.embedding.pe.scale",
+                                         "model.embedding.pe.max_seq_len",
+                                         "model.head"};
 
 typedef enum { UNKNOWN, INNER, WHOLE } known_as;
 
@@ -146,8 +176,8 @@ static rp_status tell_heads(told_words *w, const rp_store *s, const rp_told *t, 
   int64_t h = get_int(c, CELL "d_head", 0), H = get_int(c, CELL "num_head", 0);
   if (h < 1 && H < 1)
     return rp_fail(err, RP_USAGE,
-                   "%s: neither its tensors nor a configuration say how wide a head is; add "
-                   CELL "d_head=N (128 in the published models)",
+                   "%s: neither its tensors nor a configuration say how wide a head is; add " CELL
+                   "d_head=N (128 in the published models)",
                    s->path);
   if (h < 1) h = H > 0 && t->d % H == 0 ? t->d / H : 1;
   if (H < 1) H = t->d % h == 0 ? t->d / h : 1;
@@ -197,8 +227,10 @@ static rp_status tell_all(told_words *w, const rp_store *s, const rp_json *c, rp
   const rp_json *name = value_at(c, CELL "_name_");
   if (!name || name->type != RP_JSON_STRING || strcmp(name->string, "ratplus")) {
     if (name && name->type == RP_JSON_STRING)
-      rp_log(RP_LOG_NOTICE, "%s: its seq_cell is called %.60s; its shapes are those of ratplus, so "
-             "it is read as ratplus", s->path, name->string);
+      rp_log(RP_LOG_NOTICE,
+             "%s: its seq_cell is called %.60s; its shapes are those of ratplus, so "
+             "it is read as ratplus",
+             s->path, name->string);
     tell(w, CELL "_name_", "ratplus");
   }
   return tell_heads(w, s, &t, c, err);
@@ -221,9 +253,8 @@ static rp_status compose_text(const rp_store *s, const char *text, const told_wo
   if (!w) return rp_fail_memory(err, all * sizeof *w, "words of a configuration");
   for (int i = 0; i < told->n; i++) w[i] = told->at[i];
   if (n) memcpy(w + told->n, words, n * sizeof *w);
-  const rp_status st = rp_config_from_text(c, text, strlen(text),
-                                           s->config_name ? s->config_name : s->path, w, all, loose,
-                                           err);
+  const rp_status st = rp_config_from_text(
+      c, text, strlen(text), s->config_name ? s->config_name : s->path, w, all, loose, err);
   rp_free(w);
   return blame(st, n, err);
 }
@@ -281,8 +312,8 @@ rp_status rp_store_config(const rp_store *s, const char *const *words, size_t n,
   return rp_store_compose(s, words, n, c, &known, err);
 }
 
-rp_status rp_store_pattern_known(const rp_store *s, const char *const *words, size_t n,
-                                 bool *known, rp_error *err) {
+rp_status rp_store_pattern_known(const rp_store *s, const char *const *words, size_t n, bool *known,
+                                 rp_error *err) {
   rp_config *c;
   *known = false;
   RP_TRY(rp_store_compose(s, words, n, &c, known, err));
@@ -365,13 +396,16 @@ rp_status rp_model_settings_json(const rp_model_settings *m, bool pattern_known,
   static const char *const norms[] = {"rmsnorm", "layernorm"};
   static const char *const inits[] = {"fixed", "xavier", "uniform", "torch"};
   rp_str b = {0};
-  rp_str_addf(&b, "{\"data\":{\"vocab_size\":%d},\"model\":{\"backbone\":{\"num_layers\":%d,"
-              "\"d_model\":%d,\"bias\":false,\"ln\":\"%s\",\"dropout\":0.0,\"init\":{\"_name_\":\"%s\"",
-              m->V, m->N, m->d, norms[m->final_norm], inits[m->init]);
+  rp_str_addf(
+      &b,
+      "{\"data\":{\"vocab_size\":%d},\"model\":{\"backbone\":{\"num_layers\":%d,"
+      "\"d_model\":%d,\"bias\":false,\"ln\":\"%s\",\"dropout\":0.0,\"init\":{\"_name_\":\"%s\"",
+      m->V, m->N, m->d, norms[m->final_norm], inits[m->init]);
   add_real(&b, "initializer_range", m->init_range);
   rp_str_add(&b, "}");
   add_cell(&b, m, pattern_known);
-  rp_str_addf(&b, ",\"hidden_cell\":{\"d_ffn\":%d,\"act_fn\":\"%s\",\"ln\":\"%s\",\"bias\":false,"
+  rp_str_addf(&b,
+              ",\"hidden_cell\":{\"d_ffn\":%d,\"act_fn\":\"%s\",\"ln\":\"%s\",\"bias\":false,"
               "\"_name_\":\"ffn\"},\"_name_\":\"sequence\"},\"embedding\":{\"vocab_size\":%d,"
               "\"d_model\":%d,\"pe\":{\"_name_\":\"%s\"",
               m->f, rp_act_name(m->act), norms[m->ffn_norm], m->V, m->d,
@@ -379,8 +413,10 @@ rp_status rp_model_settings_json(const rp_model_settings *m, bool pattern_known,
   if (m->cell != RP_CELL_IDENTITY) rp_str_addf(&b, ",\"dim\":%d", m->h);
   add_real(&b, "base", m->rope_base);
   add_real(&b, "scale", m->rope_scale);
-  rp_str_addf(&b, ",\"max_seq_len\":%d},\"_name_\":\"lm\"},\"head\":{\"_name_\":\"lm\"}},\"task\":{"
-              "\"tie_embedding\":%s,\"_name_\":\"lm\"}}", m->max_seq_len, yes_no(m->tied));
+  rp_str_addf(&b,
+              ",\"max_seq_len\":%d},\"_name_\":\"lm\"},\"head\":{\"_name_\":\"lm\"}},\"task\":{"
+              "\"tie_embedding\":%s,\"_name_\":\"lm\"}}",
+              m->max_seq_len, yes_no(m->tied));
   *text = rp_str_take(&b);
   rp_str_free(&b);
   return *text ? RP_OK : rp_fail_memory(err, 0, "the configuration of a model");

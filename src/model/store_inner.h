@@ -12,15 +12,15 @@ typedef struct {
 } rp_table;
 
 struct rp_store {
-  char *path;      /* the folder or file that was really opened */
-  bool pth;        /* a reference .pth, else safetensors */
-  rp_map *maps;    /* mapped files */
+  char *path;   /* the folder or file that was really opened */
+  bool pth;     /* a reference .pth, else safetensors */
+  rp_map *maps; /* mapped files */
   size_t n_maps, cap_maps;
-  void **blocks;   /* storages unpacked from a compressed archive */
+  void **blocks; /* storages unpacked from a compressed archive */
   size_t n_blocks, cap_blocks;
   rp_table tensors;
-  rp_table moments;  /* "exp_avg.NAME"; "exp_avg.#K" where a .pth numbers its state */
-  int64_t numbered;  /* parameters that a numbered state counts; 0: by name */
+  rp_table moments;   /* "exp_avg.NAME"; "exp_avg.#K" where a .pth numbers its state */
+  int64_t numbered;   /* parameters that a numbered state counts; 0: by name */
   int64_t adam, step; /* Adam's counter, finished iterations; -1 unknown */
   char *config;       /* text of the configuration that came along (YAML or JSON); NULL */
   char *config_name;  /* names it in errors */
@@ -66,7 +66,7 @@ typedef struct {
   bool mixer;       /* layers have an in_proj */
   bool fgate;       /* a separate fgate_proj: the recurrence is on */
   bool mixer_bias, ffn_bias, final_bias; /* norms with a bias: LayerNorm */
-  bool head, head_same; /* head.lm_head.weight is there; it equals the embedding */
+  bool head, head_same;                  /* head.lm_head.weight is there; it equals the embedding */
 } rp_told;
 rp_status rp_store_told(const rp_store *s, rp_told *t, rp_error *err);
 

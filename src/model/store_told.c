@@ -56,7 +56,8 @@ rp_status rp_store_told(const rp_store *s, rp_told *t, rp_error *err) {
   *t = (rp_told){.f = -1};
   if (!wte || !is_matrix(wte))
     return rp_fail(err, RP_BAD_DATA,
-                   "%s: has no matrix embedding.wte.weight; it holds no model of this kind", s->path);
+                   "%s: has no matrix embedding.wte.weight; it holds no model of this kind",
+                   s->path);
   t->V = wte->dims[0];
   t->d = wte->dims[1];
   for (size_t i = 0; i < s->tensors.n; i++) {
@@ -67,8 +68,10 @@ rp_status rp_store_told(const rp_store *s, rp_told *t, rp_error *err) {
     if (layer == 0) tell_layer(t, rest, v);
   }
   if (t->N < 1)
-    return rp_fail(err, RP_BAD_DATA, "%s: has no tensors of layers (%s0...); it holds no model of "
-                   "this kind", s->path, layers);
+    return rp_fail(err, RP_BAD_DATA,
+                   "%s: has no tensors of layers (%s0...); it holds no model of "
+                   "this kind",
+                   s->path, layers);
   t->final_bias = rp_store_find(s, "backbone.ln.bias") != NULL;
   t->head = head != NULL;
   t->head_same = head && is_same(head, wte);

@@ -28,8 +28,13 @@ struct rp_zip {
   entry **by_name; /* sorted */
 };
 
-enum { LOCAL = 0x04034b50, DESCRIPTOR = 0x08074b50, CENTRAL = 0x02014b50, END64 = 0x06064b50,
-       END = 0x06054b50 };
+enum {
+  LOCAL = 0x04034b50,
+  DESCRIPTOR = 0x08074b50,
+  CENTRAL = 0x02014b50,
+  END64 = 0x06064b50,
+  END = 0x06054b50
+};
 
 static int by_text(const void *a, const void *b) {
   return strcmp((*(entry *const *)a)->name, (*(entry *const *)b)->name);
@@ -104,8 +109,10 @@ static rp_status list_entries(rp_zip *z, rp_error *err) {
     const zip_uint64_t want = ZIP_STAT_NAME | ZIP_STAT_SIZE | ZIP_STAT_COMP_SIZE |
                               ZIP_STAT_COMP_METHOD | ZIP_STAT_ENCRYPTION_METHOD;
     if (zip_stat_index(z->archive, z->n, 0, &s) || (s.valid & want) != want)
-      return rp_fail(err, RP_BAD_DATA, "%s: entry %zu of the archive cannot be read; the file is "
-                     "damaged", z->path, z->n);
+      return rp_fail(err, RP_BAD_DATA,
+                     "%s: entry %zu of the archive cannot be read; the file is "
+                     "damaged",
+                     z->path, z->n);
     if (s.encryption_method != ZIP_EM_NONE)
       return rp_fail(err, RP_BAD_DATA, "%s: entry %s is encrypted; save it without a password",
                      z->path, s.name);
@@ -180,8 +187,10 @@ rp_status rp_zip_unpack(const rp_zip *z, size_t i, void *out, rp_error *err) {
   const bool bad = n != 0 || have != bytes;
   if (f) zip_fclose(f);
   if (!bad) return RP_OK;
-  return rp_fail(err, RP_BAD_DATA, "%s: entry %s of the archive cannot be unpacked (%s); the file "
-                 "is damaged", z->path, z->e[i].name, zip_strerror(z->archive));
+  return rp_fail(err, RP_BAD_DATA,
+                 "%s: entry %s of the archive cannot be unpacked (%s); the file "
+                 "is damaged",
+                 z->path, z->e[i].name, zip_strerror(z->archive));
 }
 
 #else

@@ -14,8 +14,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   rp_store *s = rp_calloc(1, sizeof *s);
   snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
   if (fd >= 0 && s && write(fd, data, size) == (ssize_t)size &&
-      !rp_safetensors_read(s, &s->tensors, path, &err) &&
-      !rp_table_sort(&s->tensors, path, &err)) {
+      !rp_safetensors_read(s, &s->tensors, path, &err) && !rp_table_sort(&s->tensors, path, &err)) {
     for (size_t i = 0; i < s->tensors.n; i++) {
       const rp_view *v = &s->tensors.v[i];
       uint64_t bytes = 0;
