@@ -293,6 +293,9 @@ static rp_status open_file(source *s, const rp_eval_opts *o, const told *t, rp_e
     e = (rp_error){0};
     st = rp_tokens_open(&s->file, o->data, (int)t->num_bytes, false, s->V, &e);
   }
+  if (st == RP_USAGE && !o->num_bytes)
+    return rp_fail(err, st, "%s: neither %s.json nor the model's configuration says how many bytes "
+                   "an id has; give --num-bytes", o->data, o->data);
   if (st) return rp_fail(err, st, "%s", e.text);
   s->windows = (s->file.tokens - 1) / s->T;
   if (s->windows < 1)
