@@ -94,6 +94,8 @@ static const bad_word words[] = {
     {"++optim/optimizer=adam", "cannot be added with ++"},
     {"optim/optimizer@x:y=adam", "':'"},
     {"data={nope: 1}", "there is no key data"},
+    {"run_dir=\xff\xfe", "not UTF-8"},
+    {"run_dir=\xed\xa0\x80", "not UTF-8"},
     {"configs_dir=", "path of a tree"},
     {"configs_dir=/nonexistent", "no config.yaml"},
 };
@@ -215,6 +217,16 @@ static void deep_and_large_are_bounded(void **state) {
   }
   check_fails(rp_config_from_text(&c, b.s, b.len, "x.yaml", NULL, 0, false, &err), RP_USAGE, err,
               "longer than 1 MiB");
+  rp_str_clear(&b);
+  for (int i = 0; i < 5000; i++) rp_str_addf(&b, "k%d: 1\n", i);
+  check_fails(rp_config_from_text(&c, b.s, b.len, "x.yaml", NULL, 0, false, &err), RP_USAGE, err,
+              "keys in one map");
+  rp_str_clear(&b);
+  rp_str_add(&b, "+a");
+  for (int i = 0; i < 5000; i++) rp_str_add(&b, ".a");
+  rp_str_add(&b, "=1");
+  check_fails(rp_config_from_text(&c, "", 0, "x.yaml", BOX_WORDS(b.s), 1, false, &err), RP_USAGE,
+              err, "64 parts");
   rp_str_free(&b);
 }
 

@@ -133,6 +133,7 @@ static void every_experiment_reads(void **state) {
   rp_config_defaults(&o);
   o.configs_dir = check_source("configs");
   check_ok(rp_config_experiments(&o, &names, &err), err);
+  assert_non_null(names);
   for (char *p = names; *p; n++) {
     char *end = strchr(p, '\n'), word[128];
     *end = '\0';

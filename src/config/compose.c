@@ -190,6 +190,11 @@ static rp_status base_of(rp_composing *c, const rp_config_opts *o, const char *w
   char *found = NULL, *text = NULL;
   size_t len = 0;
   rp_status st = RP_OK;
+  if (o->file && !rp_is_file(o->file)) {
+    st = rp_fail(c->err, RP_USAGE, "%s: there is no such file to take a configuration from",
+                 o->file);
+    goto fail;
+  }
   if (o->file) {
     RP_GO(rp_file_read(o->file, FILE_MOST, &text, &len, c->err));
     RP_GO(read_text(c, o->file, text, len, root));

@@ -22,7 +22,7 @@ typedef struct {
 static rp_status sum(expr *e, rp_node **out);
 
 static rp_status bad(const expr *e, const char *why) {
-  return rp_fail_place(e->err, e->at, "eval \"%s\", at character %d: %s", e->text,
+  return rp_fail_place(e->err, e->at, "eval \"%.200s\", at character %d: %s", e->text,
                        (int)(e->p - e->text) + 1, why);
 }
 

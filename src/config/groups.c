@@ -161,8 +161,13 @@ static const char *final_package(rp_tree *t, const entry *e, const char *header)
 /* The map under `root` at a package, made where it is missing. */
 static rp_status at_package(composing *k, rp_node *root, const char *package, rp_node **out) {
   rp_tree *t = k->c->tree;
-  while (*package) {
+  const char *const whole = package;
+  for (int parts = 0; *package; parts++) {
     const size_t len = strcspn(package, ".");
+    if (parts == RP_PARTS_MOST || !len) {
+      return rp_fail(k->c->err, RP_USAGE, "the package %.100s %s", whole,
+                     len ? "has more than 64 parts" : "has an empty part");
+    }
     const char *part = rp_tree_text(t, package, len);
     rp_node *n = rp_map_find(root, part ? part : "", RP_NODE_STRING);
     if (!n || n->kind != RP_NODE_MAP) {
@@ -292,7 +297,7 @@ static rp_status compose_entry(composing *k, entry *e, int depth);
 
 /* The file's own content, below its package. */
 static rp_status lay_own(composing *k, rp_node *own, const char *package) {
-  rp_node *dst;
+  rp_node *dst = NULL;
   rp_node *list = rp_map_find(own, "defaults", RP_NODE_STRING);
   if (list) rp_map_remove(own, list);
   if (!own->child) return RP_OK;

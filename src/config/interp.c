@@ -32,7 +32,7 @@ static rp_status bad(const reading *r, const char *why) {
     rp_place at = {r->text, 0, (int)(r->p - r->text) + 1};
     return rp_fail_place(r->err, at, "%s", why);
   }
-  return rp_fail_place(r->err, r->at, "\"%s\", at character %d: %s", r->text,
+  return rp_fail_place(r->err, r->at, "\"%.200s\", at character %d: %s", r->text,
                        (int)(r->p - r->text) + 1, why);
 }
 
@@ -84,9 +84,9 @@ static rp_status missing(reading *r, const char *path) {
   rp_str paths = {0}, hint = {0};
   rp_node_paths(r->root, &paths);
   rp_suggest(path + strspn(path, "."), paths.s, 2, &hint);
-  rp_status st =
-      rp_fail_place(r->err, r->at, "\"%s\" refers to %s, which is not there%s%s%s", r->text, path,
-                    hint.len ? "; did you mean " : "", hint.s ? hint.s : "", hint.len ? "?" : "");
+  rp_status st = rp_fail_place(
+      r->err, r->at, "\"%.200s\" refers to %.200s, which is not there%s%s%s", r->text, path,
+      hint.len ? "; did you mean " : "", hint.s ? hint.s : "", hint.len ? "?" : "");
   rp_str_free(&paths);
   rp_str_free(&hint);
   return st;
@@ -210,11 +210,11 @@ static rp_status call(reading *r, const char *name, const args *a, rp_node **out
   if (strcmp(name, "oc.select") == 0) return do_select(r, a, out);
   if (strcmp(name, "now") == 0) return do_now(r, a, out);
   if (strcmp(name, "int") == 0) return do_int(r, a, out);
-  return rp_fail_place(r->err, r->at,
-                       "\"%s\": there is no resolver %s here; the ones there are: eval, oc.select, "
-                       "now, int%s",
-                       r->text, name,
-                       strcmp(name, "oc.env") == 0 ? " (the environment is not read)" : "");
+  return rp_fail_place(
+      r->err, r->at,
+      "\"%.200s\": there is no resolver %s here; the ones there are: eval, oc.select, "
+      "now, int%s",
+      r->text, name, strcmp(name, "oc.env") == 0 ? " (the environment is not read)" : "");
 }
 
 static rp_status resolver(reading *r, const char *name, size_t len, rp_node **out) {
@@ -569,8 +569,9 @@ static rp_status resolve(reading *outer, rp_node *n, rp_node **out) {
   if (n->busy) {
     rp_str path = {0};
     rp_node_path(n, &path);
-    rp_status st = rp_fail_place(outer->err, outer->at, "\"%s\": %s refers to itself in a circle",
-                                 outer->text, path.s ? path.s : "the whole configuration");
+    rp_status st =
+        rp_fail_place(outer->err, outer->at, "\"%.200s\": %.200s refers to itself in a circle",
+                      outer->text, path.s ? path.s : "the whole configuration");
     rp_str_free(&path);
     return st;
   }
@@ -617,8 +618,8 @@ rp_status rp_parse_word_value(rp_tree *t, const char *text, size_t from, rp_node
   skip_space(&r);
   if (*r.p == ',') {
     const char *v = text + from;
-    return rp_fail_place(err, r.at, "several values; a list is written %.*s'[%s]'", (int)from, text,
-                         v);
+    return rp_fail_place(err, r.at, "several values; a list is written %.*s'[%.200s]'",
+                         (int)(from < 200 ? from : 200), text, v);
   }
   if (*r.p) return bad(&r, "nothing may follow the value; quote it as a whole");
   return RP_OK;

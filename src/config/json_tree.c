@@ -27,6 +27,14 @@ static rp_node *convert(rp_tree *t, const rp_json *j, rp_place at) {
   return n;
 }
 
+static bool too_many_keys(const rp_json *j) {
+  if (j->type == RP_JSON_OBJECT && j->count > RP_KEYS_MOST) return true;
+  for (const rp_json *c = j->child; c; c = c->next) {
+    if (too_many_keys(c)) return true;
+  }
+  return false;
+}
+
 rp_status rp_read_json(rp_tree *t, const char *file, const char *text, size_t len, rp_node **root,
                        rp_error *err) {
   rp_json_doc *doc = NULL;
@@ -35,6 +43,8 @@ rp_status rp_read_json(rp_tree *t, const char *file, const char *text, size_t le
   const char *name = rp_tree_text(t, file, strlen(file));
   if (rp_json_root(doc)->type != RP_JSON_OBJECT) {
     st = rp_fail(err, RP_USAGE, "%s: a configuration is an object ({...})", file);
+  } else if (too_many_keys(rp_json_root(doc))) {
+    st = rp_fail(err, RP_USAGE, "%s: more than %d keys in one object", file, RP_KEYS_MOST);
   } else {
     *root = convert(t, rp_json_root(doc), (rp_place){name, 0, 0});
     st = rp_tree_status(t, file, err);

@@ -233,12 +233,14 @@ void rp_node_path(const rp_node *n, rp_str *out) {
 
 void rp_place_text(rp_place at, rp_str *out) {
   if (!at.file) return;
+  const bool whole = strlen(at.file) <= 200;
+  const int n = whole ? 200 : 160;
   if (at.line > 0) {
     rp_str_addf(out, "%s:%d:%d: ", at.file, at.line, at.column);
   } else if (at.column > 0) {
-    rp_str_addf(out, "'%s', column %d: ", at.file, at.column);
+    rp_str_addf(out, "'%.*s%s', column %d: ", n, at.file, whole ? "" : "...", at.column);
   } else {
-    rp_str_addf(out, "'%s': ", at.file);
+    rp_str_addf(out, "'%.*s%s': ", n, at.file, whole ? "" : "...");
   }
 }
 

@@ -42,6 +42,10 @@ struct rp_node {
   bool busy;
 };
 
+/* What no configuration of a person exceeds: keys in one map, parts of a dotted path. */
+#define RP_KEYS_MOST 4096
+#define RP_PARTS_MOST 64
+
 typedef struct rp_tree rp_tree;
 rp_tree *rp_tree_new(void); /* NULL when memory is short */
 void rp_tree_free(rp_tree *t);

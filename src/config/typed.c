@@ -30,8 +30,10 @@ void rp_typed_bad(rp_typed *t, const char *path, const rp_node *n, const char *f
   if (n) {
     /* A word says the key itself. */
     if (n->at.line > 0 || (n->at.file && !strchr(n->at.file, '='))) rp_place_text(n->at, &b);
-    rp_str_addf(&b, "%s=", path);
-    rp_node_text(n, &b);
+    rp_str text = {0};
+    rp_node_text(n, &text);
+    rp_str_addf(&b, "%s=%.200s", path, text.s ? text.s : "");
+    rp_str_free(&text);
   } else {
     rp_str_add(&b, path);
   }

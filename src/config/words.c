@@ -56,12 +56,13 @@ static rp_status unknown_key(rp_composing *c, rp_node *root, const rp_word *w) {
   rp_suggest(w->key, paths.s, 3, &hint);
   rp_status st;
   if (w->todo == RP_WORD_DELETE) {
-    st = rp_fail(c->err, RP_USAGE, "%s: there is no key %s to delete%s%s%s", w->text, w->key,
-                 hint.len ? "; did you mean " : "", hint.s ? hint.s : "", hint.len ? "?" : "");
+    st =
+        rp_fail(c->err, RP_USAGE, "%.200s: there is no key %.200s to delete%s%s%s", w->text, w->key,
+                hint.len ? "; did you mean " : "", hint.s ? hint.s : "", hint.len ? "?" : "");
   } else if (hint.len) {
     st = rp_fail(c->err, RP_USAGE,
-                 "%s: there is no key %s; did you mean %s? A new key is written "
-                 "+%s",
+                 "%.200s: there is no key %.200s; did you mean %s? A new key is written "
+                 "+%.200s",
                  w->text, w->key, hint.s, w->text);
   } else {
     rp_str there = {0};
@@ -71,9 +72,10 @@ static rp_status unknown_key(rp_composing *c, rp_node *root, const rp_word *w) {
     for (const rp_node *n = in->child; n; n = n->next) {
       rp_str_addf(&there, "%s%s", n == in->child ? "" : ", ", n->key);
     }
-    st = rp_fail(c->err, RP_USAGE,
-                 "%s: there is no key %s, and none like it (%s). A new key is written +%s", w->text,
-                 w->key, there.s ? there.s : "", w->text);
+    st = rp_fail(
+        c->err, RP_USAGE,
+        "%.200s: there is no key %.200s, and none like it (%.800s). A new key is written +%.200s",
+        w->text, w->key, there.s ? there.s : "", w->text);
     rp_str_free(&there);
   }
   rp_str_free(&paths);
@@ -127,7 +129,7 @@ static rp_status delete_key(rp_composing *c, rp_node *root, rp_node *in, const c
   if (w->has_value && !rp_node_same(n, w->value)) {
     rp_str text = {0};
     rp_node_text(n, &text);
-    rp_status st = rp_fail(c->err, RP_USAGE, "%s: not deleted, its value is %s", w->text,
+    rp_status st = rp_fail(c->err, RP_USAGE, "%.200s: not deleted, its value is %.200s", w->text,
                            text.s ? text.s : "");
     rp_str_free(&text);
     return st;
@@ -156,8 +158,8 @@ static rp_status set_key(rp_composing *c, rp_node *root, rp_node *in, const char
   if (!add && !knows_all(old, w->value)) return unknown_key(c, root, w);
   if (w->todo == RP_WORD_ADD && old && old->kind != RP_NODE_NULL && w->value->kind != RP_NODE_MAP &&
       w->value->kind != RP_NODE_LIST) {
-    return rp_fail(c->err, RP_USAGE, "%s: %s is there already; write %s to set it", w->text, w->key,
-                   w->text + 1);
+    return rp_fail(c->err, RP_USAGE, "%.200s: %.200s is there already; write %.200s to set it",
+                   w->text, w->key, w->text + 1);
   }
   rp_node *copy = rp_node_copy(c->tree, w->value);
   if (!copy) return rp_tree_status(c->tree, w->text, c->err);

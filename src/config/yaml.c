@@ -110,6 +110,9 @@ static rp_status map_key(reader *r, const rp_node *map, const rp_node *key) {
   if (key->kind == RP_NODE_STRING && strcmp(key->string, "<<") == 0) {
     return rp_fail_place(r->err, key->at, "the merge key << is not supported; use ${path} instead");
   }
+  if (map->count >= RP_KEYS_MOST) {
+    return rp_fail_place(r->err, key->at, "more than %d keys in one map", RP_KEYS_MOST);
+  }
   for (const rp_node *c = map->child; c; c = c->next) {
     if (c->key_kind == key->kind && key->kind == RP_NODE_STRING &&
         strcmp(c->key, key->string) == 0) {

@@ -96,7 +96,7 @@ check "composed JSON" 0 "value: ours!" "configuration: run.json" "$R" config --c
 check "composed YAML and a word" 0 "name: z" "*" "$R" config --config run.yaml name=z
 check "a group over a composed file" 2 "" "a group is chosen over a tree" "$R" config \
   --config run.json optim/optimizer=sgd
-check "a composed file that is not there" 1 "" "gone.json" "$R" config --config gone.json
+check "a composed file that is not there" 2 "" "gone.json" "$R" config --config gone.json
 
 check "stdout is full" 1 "*" "No space left" bash -c "'$R' config experiment=x >/dev/full"
 [ -e /dev/full ] || echo "# no /dev/full here"
