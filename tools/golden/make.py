@@ -172,7 +172,10 @@ def run_cache(s, weights, ids, mode, rounding=None):
     for i, kept in enumerate(keep):
         out[f"{i}.state_k"], out[f"{i}.state_v"] = kept["state_k"][0], kept["state_v"][0]
         for j in range(s.Hk):
-            pos = kept_positions(T, *s.pats[i][j])
+            D, W, I = s.pats[i][j]
+            pos = kept_positions(T, D, W, I)
+            dilated = [p for p in range(I, T - W) if D != -1 and (p + 1) % D == 0]
+            assert len(pos) == min(T, I) + min(W, max(0, T - I)) + len(dilated)
             if pos:
                 out[f"{i}.{j}.pos"] = torch.tensor(pos, dtype=torch.int32)
                 out[f"{i}.{j}.k"], out[f"{i}.{j}.v"] = (kept[x][0, pos, j] for x in "kv")
