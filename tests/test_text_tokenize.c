@@ -58,7 +58,8 @@ static void make_corpus(corpus *c, uint64_t stream) {
     for (int d = 0; d < DOCS; d++) {
       rp_str doc = {0};
       rp_str_add(&doc, "");
-      int words = check_pick(&r, 0, 9) ? check_pick(&r, 1, 60) : check_pick(&r, 0, 1) * 60000;
+      /* One document too long for a batch, some of white space. */
+      int words = f == 1 && d == 7 ? 60000 : check_pick(&r, 0, 9) ? check_pick(&r, 1, 60) : 0;
       if (words == 0) rp_str_add(&doc, " \n");
       for (; words > 0; words--) add_word(&doc, &r);
       rp_str_add(&text, doc.s);

@@ -29,7 +29,8 @@ static const char *write_file(const char *name, const uint8_t *data, size_t n) {
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   static int32_t ids[ROOM], labels[ROOM];
   if (!*folder) {
-    snprintf(folder, sizeof folder, "/tmp/ratplus-fuzz-XXXXXX");
+    snprintf(folder, sizeof folder, "%s/ratplus-fuzz-XXXXXX",
+             access("/dev/shm", W_OK) ? "/tmp" : "/dev/shm");
     if (!mkdtemp(folder)) abort();
     atexit(remove_folder);
   }
