@@ -305,6 +305,24 @@ static void bad_sft_files_are_named(void **state) {
   check_fails(rp_loader_open(&l, &s, 0, 1, &err), RP_USAGE, err, "limit_tokens=24");
 }
 
+static void failed_allocations_end_cleanly(void **state) {
+  (void)state;
+  int32_t ids[64] = {0};
+  rp_error err = {0};
+  rp_loader *l = NULL;
+  rp_load_settings s = settings(RP_LOAD_LM_RANDOM, write_ids("m.bin", ids, 64, 2), 4, 1, 1, 2, 10);
+  write_text("m.bin.json", "{\"num_bytes\":2}");
+  rp_status st = RP_NO_MEMORY;
+  for (uint64_t n = 1; st; n++) {
+    rp_mem_fail_at(n);
+    st = rp_loader_open(&l, &s, 0, 1, &err);
+    rp_mem_fail_at(0);
+    if (st && (st != RP_NO_MEMORY || n > 100)) fail_msg("allocation %d: %s", (int)n, err.text);
+    assert_true(st == RP_OK || l == NULL);
+  }
+  rp_loader_close(l);
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(draws_are_those_of_pytorch),
     cmocka_unit_test(ordered_shares_cover_the_file_once),
@@ -315,5 +333,6 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(bad_files_are_named),
     cmocka_unit_test(sidecars_are_held_against_the_file),
     cmocka_unit_test(bad_sft_files_are_named),
+    cmocka_unit_test(failed_allocations_end_cleanly),
 };
 CHECK_MAIN(tests)

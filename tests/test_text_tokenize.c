@@ -298,6 +298,45 @@ static void json_lines_are_as_plain_text(void **state) {
   rp_free(model);
 }
 
+/* Every allocation of ours fails once: a clean status each time, and no half result. */
+static void failed_allocations_end_cleanly(void **state) {
+  (void)state;
+  rp_error err = {0};
+  char *text = rp_strdup(check_path("m.jsonl")), *out = rp_strdup(check_path("out-m"));
+  char *model = rp_strdup(check_source("tests/data/text/llama.model"));
+  char *train = rp_path_join(out, "train.bin");
+  static const char lines[] = "{\"text\":\"The quick\"}\n{\"text\":\"two\\nlines\"}\n";
+  check_ok(rp_file_replace(text, lines, strlen(lines), false, &err), err);
+  rp_tokenize_opts o;
+  rp_tokenize_defaults(&o);
+  o.tokenizer = model;
+  o.source.inputs = (const char *const *)&text;
+  o.source.n = 1;
+  o.val_tokens = 3;
+  o.out = out;
+  o.threads = 2;
+  rp_status st = RP_NO_MEMORY;
+  uint64_t n = 0;
+  while (st) {
+    rp_mem_fail_at(++n);
+    st = rp_tokenize(&o, NULL, &err);
+    rp_mem_fail_at(0);
+    if (st && (st != RP_NO_MEMORY || n > 2000)) fail_msg("allocation %d: %s", (int)n, err.text);
+    if (st && rp_exists(train)) { /* whole already; what failed came after */
+      rp_tokenize_result r = {.size = sizeof r};
+      check_ok(rp_tokenize(&o, &r, &err), err);
+      assert_int_equal(r.was_complete, 1);
+    }
+    if (st && rp_is_dir(out)) check_ok(rp_remove_tree(out, &err), err);
+  }
+  assert_true(n > 20);
+  assert_true(rp_exists(train));
+  rp_free(text);
+  rp_free(out);
+  rp_free(model);
+  rp_free(train);
+}
+
 static void bad_requests_are_refused(void **state) {
   (void)state;
   corpus c;
@@ -351,6 +390,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(held_out_tokens_are_the_last_documents),
     cmocka_unit_test(a_stopped_call_is_taken_up),
     cmocka_unit_test(json_lines_are_as_plain_text),
+    cmocka_unit_test(failed_allocations_end_cleanly),
     cmocka_unit_test(bad_requests_are_refused),
 #endif
 };

@@ -85,7 +85,9 @@ static rp_status count_all(joiner *j, rp_error *err) {
   if (!j->first) return rp_fail_memory(err, (j->s->n + 1) * sizeof *j->first, "an index");
   for (size_t p = 0; p < j->s->n; p++) {
     rp_part_stats n;
-    if (!rp_part_find(j->s->dir, j->s->names[p], j->s->num_bytes, &n))
+    bool found;
+    RP_TRY(rp_part_find(j->s->dir, j->s->names[p], j->s->num_bytes, &found, &n, err));
+    if (!found)
       return rp_fail(err, RP_FAIL, "%s/%s.bin: gone or changed meanwhile; run the command again",
                      j->s->dir, j->s->names[p]);
     j->docs += n.docs;

@@ -23,22 +23,25 @@ static bool read_trailer(const rp_map *idx, uint64_t t[TRAILER]) {
   return t[0] == MAGIC && t[1] == idx->bytes / sizeof *t - TRAILER;
 }
 
-bool rp_part_find(const char *dir, const char *name, int num_bytes, rp_part_stats *out) {
+rp_status rp_part_find(const char *dir, const char *name, int num_bytes, bool *found,
+                       rp_part_stats *out, rp_error *err) {
+  rp_status st = RP_OK;
   uint64_t t[TRAILER];
   rp_map idx = {0};
-  bool found = false;
   char *a = part_path(dir, name, ".bin"), *b = part_path(dir, name, ".idx");
-  if (a && b && rp_is_file(a) && rp_is_file(b) && !rp_map_open(&idx, b, NULL)) {
-    found = read_trailer(&idx, t) && t[6] == (uint64_t)num_bytes &&
-            rp_file_size(a) == (int64_t)(t[2] * (uint64_t)num_bytes);
-    if (found)
+  *found = false;
+  if (!a || !b) st = rp_fail_memory(err, strlen(dir), "the name of a part");
+  if (!st && rp_is_file(a) && rp_is_file(b) && !rp_map_open(&idx, b, NULL)) {
+    *found = read_trailer(&idx, t) && t[6] == (uint64_t)num_bytes &&
+             rp_file_size(a) == (int64_t)(t[2] * (uint64_t)num_bytes);
+    if (*found)
       *out = (rp_part_stats){
           .docs = t[1], .tokens = t[2], .empty = t[3], .invalid = t[4], .bytes = t[5]};
   }
   rp_map_close(&idx);
   rp_free(a);
   rp_free(b);
-  return found;
+  return st;
 }
 
 rp_status rp_part_create(rp_part_writer **out, const char *dir, const char *name, int num_bytes,

@@ -13,8 +13,9 @@ typedef struct {
   uint64_t docs, tokens, empty, invalid, bytes;
 } rp_part_stats;
 
-/* True when the finished part is there. */
-bool rp_part_find(const char *dir, const char *name, int num_bytes, rp_part_stats *out);
+/* *found: the finished part is there. Fails only when memory is short. */
+rp_status rp_part_find(const char *dir, const char *name, int num_bytes, bool *found,
+                       rp_part_stats *out, rp_error *err);
 
 typedef struct rp_part_writer rp_part_writer;
 rp_status rp_part_create(rp_part_writer **w, const char *dir, const char *name, int num_bytes,

@@ -106,7 +106,8 @@ static rp_status name_part(job *j, size_t i, rp_error *err) {
   memcpy(j->names[i], hex, PART_NAME - 1);
   /* A stream cannot be known again: it is read anew. */
   rp_part_stats n;
-  j->done[i] = S_ISREG(s.st_mode) && rp_part_find(j->dir, j->names[i], j->num_bytes, &n);
+  RP_TRY(rp_part_find(j->dir, j->names[i], j->num_bytes, &j->done[i], &n, err));
+  if (!S_ISREG(s.st_mode)) j->done[i] = false;
   if (S_ISREG(s.st_mode) && j->ticker.now.bytes_of >= 0) j->ticker.now.bytes_of += s.st_size;
   if (!S_ISREG(s.st_mode)) j->ticker.now.bytes_of = -1;
   return RP_OK;
@@ -136,9 +137,9 @@ static rp_status name_parts(job *j, rp_error *err) {
 }
 
 /* What an earlier call left under a final name: nothing, the same (its tokens), or another. */
-typedef enum { ABSENT, SAME, OTHER } found;
+typedef enum { ABSENT, SAME, OTHER } left_over;
 
-static rp_status look_at(const job *j, const char *name, found *out, int64_t *tokens,
+static rp_status look_at(const job *j, const char *name, left_over *out, int64_t *tokens,
                          rp_error *err) {
   rp_status st = RP_OK;
   char *text = NULL;
@@ -176,7 +177,7 @@ fail:
 static rp_status look_at_results(job *j, bool *complete, rp_error *err) {
   const bool has_val = j->o->val_share > 0 || j->o->val_tokens > 0;
   const bool is_stream = j->ticker.now.bytes_of < 0;
-  found train, val;
+  left_over train, val;
   RP_TRY(look_at(j, "train.bin", &train, &j->r.train_tokens, err));
   RP_TRY(look_at(j, "val.bin", &val, &j->r.val_tokens, err));
   *complete = !is_stream && train == SAME && val == (has_val ? SAME : ABSENT);
@@ -287,16 +288,19 @@ static rp_status make_parts(job *j, rp_error *err) {
   }
 }
 
-static void sum_parts(job *j) {
+static rp_status sum_parts(job *j, rp_error *err) {
   j->r.parts = (int64_t)j->o->source.n;
   for (size_t i = 0; i < j->o->source.n; i++) {
+    bool found;
     rp_part_stats n;
-    if (!rp_part_find(j->dir, j->names[i], j->num_bytes, &n)) continue;
+    RP_TRY(rp_part_find(j->dir, j->names[i], j->num_bytes, &found, &n, err));
+    if (!found) continue;
     j->r.documents += (int64_t)n.docs;
     j->r.empty += (int64_t)n.empty;
     j->r.invalid_utf8 += (int64_t)n.invalid;
     j->r.text_bytes += (int64_t)n.bytes;
   }
+  return RP_OK;
 }
 
 static rp_status join_parts(job *j, rp_error *err) {
@@ -314,7 +318,7 @@ static rp_status join_parts(job *j, rp_error *err) {
                           .tokenizer_sha256 = j->tokenizer->sha256,
                           .made_from = j->made_from,
                           .ticker = &j->ticker};
-  sum_parts(j);
+  RP_TRY(sum_parts(j, err));
   RP_TRY(remove_stale_val(j, err));
   RP_TRY(rp_join(&s, &j->r.train_tokens, &j->r.val_tokens, err));
   return rp_remove_tree(j->dir, err);
