@@ -169,7 +169,7 @@ static rp_status write_state(const job *j, const char *dir, rp_error *err) {
   const int64_t batch = config_int(j, "data.batch_size", 1);
   const int64_t all = config_int(j, "trainer.global_batch_size", batch);
   const int64_t T = config_int(j, "data.seq_len", 1), shards = config_int(j, "data.shards", 1);
-  const int64_t of = config_int(j, "optim.lr_scheduler.T_max", step);
+  const int64_t of = j->in->of >= 0 ? j->in->of : config_int(j, "optim.lr_scheduler.T_max", step);
   rp_str_addf(&b,
               "{\"format\":1,\"step\":%lld,\"of\":%lld,\"tokens\":%lld,\"micro_batches\":%lld,"
               "\"adam_step\":%lld,\"skipped\":0,\"in_a_row\":0,\"shards\":%lld,\"threads\":0,"
@@ -312,7 +312,8 @@ static rp_status to_pth(job *j, const char *out, rp_error *err) {
   char *config = NULL;
   rp_pth_extra x = {.tied = j->m.tied, .moments = j->moments, .n_moments = j->n_moments};
   rp_store_steps(j->in, &x.adam, &x.step);
-  if (!j->n_moments) x.step = x.adam = 0;
+  x.of = j->in->of;
+  if (!j->n_moments) x.step = x.adam = x.of = 0;
   RP_TRY(make_parent(out, err));
   RP_TRY(config_text(j, true, &config, err));
   x.config_json = config;

@@ -53,6 +53,8 @@ static rp_status read_state(rp_store *s, const char *path, rp_error *err) {
     const rp_json *step = rp_json_get(rp_json_root(doc), "step");
     const rp_json *adam = rp_json_get(rp_json_root(doc), "adam_step");
     if (step && step->type == RP_JSON_INT && step->integer >= 0) s->step = step->integer;
+    const rp_json *of = rp_json_get(rp_json_root(doc), "of");
+    if (of && of->type == RP_JSON_INT && of->integer >= 0) s->of = of->integer;
     if (adam && adam->type == RP_JSON_INT && adam->integer >= 0) s->adam = adam->integer;
   }
   rp_json_free(doc);

@@ -7,6 +7,7 @@
 #include "model/store_inner.h"
 #include "model/zip_read.h"
 
+static const int64_t most_steps = INT64_C(1) << 40;
 /* Compressed storages are unpacked into memory; PyTorch writes none. */
 static const uint64_t most_unpacked = UINT64_C(4) << 30;
 
@@ -373,8 +374,12 @@ static rp_status read_root(reader *r, const rp_pv *root) {
   const rp_pv *config = rp_pv_get(map, "config"), *step = rp_pv_get(map, "step");
   if (optimizer) RP_TRY(read_optimizer(r, optimizer));
   if (config) RP_TRY(read_config(r, config));
+  const rp_pv *schedule = rp_pv_map(rp_pv_get(map, "lr_scheduler"));
+  const rp_pv *of = schedule ? rp_pv_get(schedule, "T_max") : NULL;
+  if (of && of->type == RP_PV_INT && of->integer >= 0 && of->integer < most_steps)
+    r->s->of = of->integer;
   /* The reference counts iterations from 0 and stores the one it has just done. */
-  if (step && step->type == RP_PV_INT && step->integer >= -1 && step->integer < INT64_C(1) << 40)
+  if (step && step->type == RP_PV_INT && step->integer >= -1 && step->integer < most_steps)
     r->s->step = step->integer + 1;
   return RP_OK;
 }

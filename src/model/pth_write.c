@@ -350,6 +350,10 @@ static rp_status make_pickle(writer *w) {
   rp_str_add(b, "}");
   if (step > 0) {
     rp_str_add(b, "(");
+    if (w->x->of > 0) {
+      add_text(b, "T_max");
+      add_int(b, w->x->of);
+    }
     add_text(b, "last_epoch");
     add_int(b, step);
     add_text(b, "_step_count");

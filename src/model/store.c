@@ -161,7 +161,7 @@ rp_status rp_store_open(rp_store **out, const char *path, rp_error *err) {
   *out = NULL;
   rp_store *s = rp_calloc(1, sizeof *s);
   if (!s) return rp_fail_memory(err, sizeof *s, "an open model");
-  s->adam = s->step = -1;
+  s->adam = s->step = s->of = -1;
   if (!*path) {
     st = rp_fail(err, RP_USAGE, "the path of the model is empty; give a model directory or a .pth");
   } else if (rp_is_dir(path)) {

@@ -91,6 +91,7 @@ typedef struct {
   bool tied;                      /* the head shares the embedding's storage */
   const char *config_json;        /* becomes plain dicts; NULL: none */
   int64_t step;                   /* finished iterations; the file says step - 1 as the reference */
+  int64_t of;                     /* iterations of the whole run; 0 or less: unknown */
   int64_t adam;                   /* Adam's counter of every tensor's state */
   const rp_tensor_set *moments;   /* prefix "exp_avg." ...; float32 */
   int n_moments;                  /* 0: no optimizer state */

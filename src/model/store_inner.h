@@ -19,12 +19,12 @@ struct rp_store {
   void **blocks; /* storages unpacked from a compressed archive */
   size_t n_blocks, cap_blocks;
   rp_table tensors;
-  rp_table moments;   /* "exp_avg.NAME"; "exp_avg.#K" where a .pth numbers its state */
-  int64_t numbered;   /* parameters that a numbered state counts; 0: by name */
-  int64_t adam, step; /* Adam's counter, finished iterations; -1 unknown */
-  char *config;       /* text of the configuration that came along (YAML or JSON); NULL */
-  char *config_name;  /* names it in errors */
-  char *tokenizer;    /* path of its tokenizer.model; NULL */
+  rp_table moments;       /* "exp_avg.NAME"; "exp_avg.#K" where a .pth numbers its state */
+  int64_t numbered;       /* parameters that a numbered state counts; 0: by name */
+  int64_t adam, step, of; /* Adam's counter; iterations finished, of all; -1 unknown */
+  char *config;           /* text of the configuration that came along (YAML or JSON); NULL */
+  char *config_name;      /* names it in errors */
+  char *tokenizer;        /* path of its tokenizer.model; NULL */
 };
 
 /* Adds a view under a copy of `name`. */

@@ -70,6 +70,29 @@ holds "is beside the model" cmp "$RATPLUS_SOURCE/tests/data/text/llama.model" to
 check "over what is there, when asked" 0 "" "wrote half" "$R" convert --overwrite model half
 holds "the new one" cmp model/model.safetensors half/model.safetensors
 
+# A run cut in the middle, taken through a .pth and back, ends with the same bytes.
+F=$RATPLUS_SOURCE/tests/data/reference
+run() {
+  "$R" train --configs "$RATPLUS_SOURCE/configs" experiment=fineweb_edu/ratplus-1b +run_dir="$1" \
+    trainer.dtype=float32 trainer.pretrained_path="$F/ratplus.pth" data.vocab_size=97 \
+    data.seq_len=96 data.batch_size=2 data.global_batch_size=4 model.backbone.d_model=64 \
+    data.train.tokenized_file_path="$F/train.bin" data.train.limit_tokens=1536 \
+    data.val.tokenized_file_path="$F/val.bin" data.val.limit_tokens=384 \
+    model.backbone.num_layers=3 model.backbone.seq_cell.d_head=16 \
+    model.backbone.seq_cell.dilation_size=8 trainer.save_interval=0.5 \
+    trainer.load_checkpoint=true trainer.save_checkpoint=true
+}
+holds "a run of four steps" run whole
+check "its middle as a .pth" 0 "" "wrote middle.pth" "$R" convert --with-optimizer \
+  whole/checkpoints/step-00000002 middle.pth
+check "and as a checkpoint again" 0 "" "wrote rest" "$R" convert --with-optimizer middle.pth \
+  rest/checkpoints/step-00000002
+holds "training goes on from it" run rest
+holds "to the same weights" cmp whole/checkpoints/step-00000004/model.safetensors \
+  rest/checkpoints/step-00000004/model.safetensors
+holds "and the same optimizer" cmp whole/checkpoints/step-00000004/optimizer.safetensors \
+  rest/checkpoints/step-00000004/optimizer.safetensors
+
 # What goes wrong, and the sentence it gets.
 check "no arguments" 2 "" "an input and an output, 0 were given" "$R" convert
 check "one argument" 2 "" "1 was given" "$R" convert model
