@@ -163,12 +163,13 @@ void RP_DRIVER(attend)(rp_cpu_ctx *c, const void *args) {
   if (!row || !dtypes(c, ok, "attend")) return;
   const int tiles = (a->rows.longest + TILE - 1) / TILE;
   const int64_t units = (int64_t)a->rows.count * a->Hk * tiles;
-  /* Long tiles first; who runs which unit changes nothing. */
+  /* The tiles of a head follow each other, so that its keys stay in the cache, long ones first; who
+   * runs which unit changes nothing. */
 #pragma omp parallel for num_threads(c->threads) schedule(dynamic)
   for (int64_t u = 0; u < units; u++) {
-    const int64_t i = u % (units / tiles);
+    const int64_t i = u / tiles;
     job j = {.a = a, .row = row[i / a->Hk], .g = (int)(i % a->Hk)};
-    j.t0 = (tiles - 1 - (int32_t)(u / (units / tiles))) * TILE;
+    j.t0 = (tiles - 1 - (int32_t)(u % tiles)) * TILE;
     if (j.t0 >= j.row.n) continue;
     j.nq = j.row.n - j.t0 < TILE ? j.row.n - j.t0 : TILE;
     j.np = (int)round_up((size_t)j.nq, RP_LINE);
