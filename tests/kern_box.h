@@ -33,7 +33,10 @@ CHECK_MAYBE static int kern_levels(kern_level out[4]) {
 /* ---- memory between guards ---- */
 
 enum { KERN_GUARD = 128, KERN_BLOCKS = 512 };
-static struct { uint8_t *raw; size_t bytes; } kern_block[KERN_BLOCKS];
+static struct {
+  uint8_t *raw;
+  size_t bytes;
+} kern_block[KERN_BLOCKS];
 static int kern_blocks;
 
 CHECK_MAYBE static rp_ptr kern_alloc(size_t bytes) {
@@ -112,7 +115,9 @@ static const char *const kern_op_names[] = {
 
 CHECK_MAYBE static rp_status kern_try(const kern_level *l, rp_op op, const void *args, int threads,
                                       rp_error *err) {
-  rp_cpu_ctx c = {.threads = threads, .err = err, .gemm = l->table->gemm,
+  rp_cpu_ctx c = {.threads = threads,
+                  .err = err,
+                  .gemm = l->table->gemm,
                   .gemm_scratch = l->table->gemm_scratch};
   const int blocks = kern_blocks;
   assert_non_null(l->table->run[op]);
@@ -131,9 +136,7 @@ CHECK_MAYBE static void kern_run(const kern_level *l, rp_op op, const void *args
 }
 
 /* Half a unit in the last place of a compute type, relative. */
-CHECK_MAYBE static double kern_round(rp_dtype t) {
-  return t == RP_BF16 ? 1.0 / 256 : 0;
-}
+CHECK_MAYBE static double kern_round(rp_dtype t) { return t == RP_BF16 ? 1.0 / 256 : 0; }
 #define kern_close(l, got, want, tol, ...) \
   do { \
     const double got_ = (got), want_ = (want), tol_ = (tol); \

@@ -1,5 +1,5 @@
-/* Attention: forward against the definition (every query masked by brute force, in double), backward
- * against central differences on ref64 and every level against ref64. */
+/* Attention: forward against the definition (every query masked by brute force, in double),
+ * backward against central differences on ref64 and every level against ref64. */
 #include "kern_box.h"
 
 typedef struct {
@@ -84,8 +84,8 @@ static double naive(const rp_attend_args *a, rp_pat p, int tok, int t, int head,
   for (int c = 0; c < h; c++) out[c] = abs[c] = 0;
   for (int s = 0; s <= t; s++)
     for (int c = 0; c < h && sees(p, t, s); c++) {
-      const double pv = exp(score[s] - max) / sum *
-                        kern_get(a->v, ((int64_t)(tok + s) * a->Hk + g) * h + c);
+      const double pv =
+          exp(score[s] - max) / sum * kern_get(a->v, ((int64_t)(tok + s) * a->Hk + g) * h + c);
       out[c] += pv;
       abs[c] += fabs(pv);
     }
@@ -135,9 +135,18 @@ static void forward_is_the_definition(void **state) {
 static rp_attend_bwd_args backward_for(const shape *s, const rp_attend_args *f, rp_rng r,
                                        rp_dtype real) {
   const int64_t nq = (int64_t)s->tokens * s->H * s->h, nk = (int64_t)s->tokens * s->Hk * s->h;
-  rp_attend_bwd_args b = {.rows = f->rows, .H = f->H, .Hk = f->Hk, .h = f->h, .scale = f->scale,
-                          .pats_stride = f->pats_stride, .pats = f->pats, .q = f->q, .k = f->k,
-                          .v = f->v, .out = f->out, .lse = f->lse};
+  rp_attend_bwd_args b = {.rows = f->rows,
+                          .H = f->H,
+                          .Hk = f->Hk,
+                          .h = f->h,
+                          .scale = f->scale,
+                          .pats_stride = f->pats_stride,
+                          .pats = f->pats,
+                          .q = f->q,
+                          .k = f->k,
+                          .v = f->v,
+                          .out = f->out,
+                          .lse = f->lse};
   b.dout = kern_normal(&r, real, RP_F32, nq, 1);
   b.dq = kern_tensor(real, nq);
   b.dk = kern_tensor(real, nk);
@@ -160,8 +169,8 @@ static void backward_is_the_slope(void **state) {
   for (int round = 0; round < 30; round++) {
     const shape s = some_shape(&r, 140);
     const int64_t nq = (int64_t)s.tokens * s.H * s.h, nk = (int64_t)s.tokens * s.Hk * s.h;
-    const rp_attend_args f = forward_for(&s, check_rng(200 + (uint64_t)round), RP_F64, RP_F64,
-                                         RP_F32);
+    const rp_attend_args f =
+        forward_for(&s, check_rng(200 + (uint64_t)round), RP_F64, RP_F64, RP_F32);
     kern_run(&l[0], RP_OP_attend, &f, 1);
     const rp_attend_bwd_args b = backward_for(&s, &f, check_rng(300), RP_F64);
     kern_run(&l[0], RP_OP_attend_bwd, &b, 2);
@@ -214,8 +223,8 @@ static void backward_levels_agree(void **state) {
         const rp_attend_bwd_args b = backward_for(&s, &a, check_rng(500), RP_F32);
         kern_run(&l[i], RP_OP_attend_bwd, &b, 2);
         const rp_tensor g[] = {b.dq, b.dk, b.dv};
-        /* 0.1: dout v and delta cancel. Scores up to ~10 in size carry h products of eps each; delta is of an out rounded by
-         * 2^-9, whose error every key of a query shares: larger than its share in single ones */
+        /* 0.1: dout v and delta cancel. Scores up to ~10 in size carry h products of eps each;
+         * delta is of an out rounded by 2^-9, whose error every key of a query shares */
         const double tol = half ? 1.0 / 16 : l[i].eps * 100 * (4 + s.h / 8.0);
         for (int k = 0; k < 3; k++) {
           const double size = norm_of(w[k], n[k]);
@@ -226,8 +235,8 @@ static void backward_levels_agree(void **state) {
                        "qkv"[k], (int)j, s.n[0], s.h, half);
             apart += (got - ref) * (got - ref);
           }
-          kern_close(&l[i], sqrt(apart / (double)n[k]), 0, tol * (0.1 + size / 8), "norm of d%c's error",
-                     "qkv"[k]);
+          kern_close(&l[i], sqrt(apart / (double)n[k]), 0, tol * (0.1 + size / 8),
+                     "norm of d%c's error", "qkv"[k]);
         }
       }
       kern_free_all();
@@ -309,8 +318,8 @@ static void cached_rows_are_refused(void **state) {
 }
 
 static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(forward_is_the_definition), cmocka_unit_test(backward_is_the_slope),
-    cmocka_unit_test(backward_levels_agree),     cmocka_unit_test(threads_do_not_change_a_bit),
+    cmocka_unit_test(forward_is_the_definition),    cmocka_unit_test(backward_is_the_slope),
+    cmocka_unit_test(backward_levels_agree),        cmocka_unit_test(threads_do_not_change_a_bit),
     cmocka_unit_test(nan_reaches_those_who_see_it), cmocka_unit_test(cached_rows_are_refused),
 };
 CHECK_MAIN(tests)

@@ -2,7 +2,9 @@
  * differences on ref64 and every level against ref64. */
 #include "kern_box.h"
 
-typedef struct { int rows, n[4], H, Hk, h, re, rope, tokens, longest; } shape;
+typedef struct {
+  int rows, n[4], H, Hk, h, re, rope, tokens, longest;
+} shape;
 
 static shape some_shape(rp_rng *r) {
   static const int h[] = {2, 6, 16, 64, 128, 20};
@@ -107,8 +109,14 @@ static void forward_is_the_formula(void **state) {
 static rp_gate_bwd_args backward_for(const rp_gate_args *f, rp_rng r, rp_dtype real) {
   const int64_t nq = (int64_t)f->rows.tokens * f->H * f->h;
   const int64_t nk = (int64_t)f->rows.tokens * f->Hk * f->h;
-  rp_gate_bwd_args b = {.rows = f->rows, .H = f->H, .Hk = f->Hk, .h = f->h, .re = f->re,
-                        .ldp = f->ldp, .p = f->p, .rope = f->rope};
+  rp_gate_bwd_args b = {.rows = f->rows,
+                        .H = f->H,
+                        .Hk = f->Hk,
+                        .h = f->h,
+                        .re = f->re,
+                        .ldp = f->ldp,
+                        .p = f->p,
+                        .rope = f->rope};
   b.dq = kern_normal(&r, real, RP_F32, nq, 1);
   b.dk = kern_normal(&r, real, RP_F32, nk, 1);
   b.dv = kern_normal(&r, real, RP_F32, nk, 1);
@@ -133,8 +141,8 @@ static void backward_is_the_slope(void **state) {
   rp_rng r = check_rng(2);
   for (int round = 0; round < 60; round++) {
     const shape s = some_shape(&r);
-    const rp_gate_args f = forward_for(&s, check_rng(200 + (uint64_t)round), RP_F64, RP_F64,
-                                       RP_F32);
+    const rp_gate_args f =
+        forward_for(&s, check_rng(200 + (uint64_t)round), RP_F64, RP_F64, RP_F32);
     const rp_gate_bwd_args b = backward_for(&f, check_rng(201), RP_F64);
     kern_run(&l[0], RP_OP_gate_bwd, &b, 2);
     for (int probe = 0; probe < 40; probe++) {
@@ -172,8 +180,8 @@ static void backward_levels_agree(void **state) {
       kern_run(&l[0], RP_OP_gate_bwd, &want, 1);
       for (int i = 1; i < levels; i++) {
         rp_gate_bwd_args b[3];
-        const rp_gate_args a = forward_for(&s, draw, RP_F32, half ? RP_BF16 : RP_F32,
-                                           half ? RP_BF16 : RP_F32);
+        const rp_gate_args a =
+            forward_for(&s, draw, RP_F32, half ? RP_BF16 : RP_F32, half ? RP_BF16 : RP_F32);
         for (int t = 0; t < 3; t++) {
           b[t] = backward_for(&a, check_rng(301), RP_F32);
           kern_run(&l[i], RP_OP_gate_bwd, &b[t], t + 1);

@@ -106,8 +106,8 @@ static void loss_is_the_formula(void **state) {
     const shape s = some_shape(&r, round);
     for (int i = 0; i < levels; i++)
       for (int half = 0; half < (i ? 2 : 1); half++) {
-        rp_head_loss_args a = args_for(&s, check_rng(100 + (uint64_t)round), l[i].real,
-                                       half ? RP_BF16 : l[i].real);
+        rp_head_loss_args a =
+            args_for(&s, check_rng(100 + (uint64_t)round), l[i].real, half ? RP_BF16 : l[i].real);
         kern_run(&l[i], RP_OP_head_loss, &a, 1 + round % 3);
         check_loss(&l[i], &a);
         const rp_loss with = *(rp_loss *)a.loss.at;

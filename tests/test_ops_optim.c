@@ -30,8 +30,12 @@ typedef struct {
 
 static state_of open_state(const layout *s, rp_rng r, const kern_level *l, rp_opt_name kind,
                            rp_dtype copy) {
-  state_of t = {.o = {.ranges = s->ranges, .kind = kind, .beta1 = 0.9, .beta2 = 0.95,
-                      .eps = 1e-8, .momentum = 0.9}};
+  state_of t = {.o = {.ranges = s->ranges,
+                      .kind = kind,
+                      .beta1 = 0.9,
+                      .beta2 = 0.95,
+                      .eps = 1e-8,
+                      .momentum = 0.9}};
   t.o.range = kern_alloc((size_t)s->ranges * sizeof(rp_range));
   memcpy((void *)t.o.range.at, s->range, (size_t)s->ranges * sizeof(rp_range));
   for (int g = 0; g < 2; g++) {
@@ -48,8 +52,8 @@ static state_of open_state(const layout *s, rp_rng r, const kern_level *l, rp_op
   t.o.ctl = kern_alloc(sizeof(rp_ctl));
   t.ctl = (rp_ctl *)t.o.ctl.at;
   *t.ctl = (rp_ctl){.lr = 0};
-  t.q = (rp_sumsq_args){s->ranges, t.o.range, {t.o.g[0], t.o.g[1]},
-                        kern_alloc((size_t)s->ranges * sizeof(double))};
+  t.q = (rp_sumsq_args){
+      s->ranges, t.o.range, {t.o.g[0], t.o.g[1]}, kern_alloc((size_t)s->ranges * sizeof(double))};
   t.c = (rp_clip_args){s->ranges, 1.0, t.q.out, kern_alloc(sizeof(rp_loss)), t.o.ctl};
   t.loss = (rp_loss *)t.c.loss.at;
   *t.loss = (rp_loss){1, 1, 1};
@@ -84,8 +88,8 @@ static void one(const state_of *t, int g, int64_t i, double grad, double wd, int
         (sqrt(*v / (1 - pow(o->beta2, (double)step))) + o->eps);
 }
 
-static void check_step(const kern_level *l, const layout *s, const state_of *t, rp_rng *r,
-                       int step, int threads) {
+static void check_step(const kern_level *l, const layout *s, const state_of *t, rp_rng *r, int step,
+                       int threads) {
   double sum = 0, *grad[2];
   for (int g = 0; g < 2; g++) {
     grad[g] = calloc((size_t)s->n[g] + 1, sizeof(double));
@@ -131,8 +135,7 @@ static void steps_are_the_textbook(void **state) {
                               round % 2 ? RP_BF16 : l[i].real);
       rp_rng draw = check_rng(101);
       t.c.max = round % 4 ? 1 : 0;
-      for (int step = 1; step <= 5; step++)
-        check_step(&l[i], &s, &t, &draw, step, 1 + round % 3);
+      for (int step = 1; step <= 5; step++) check_step(&l[i], &s, &t, &draw, step, 1 + round % 3);
       close_state(&t);
     }
   }

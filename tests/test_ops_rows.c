@@ -1,5 +1,5 @@
-/* Embedding, norms, activations and the output gate: forward against the formulas in double, backward
- * against central differences on ref64 and every level against ref64. */
+/* Embedding, norms, activations and the output gate: forward against the formulas in double,
+ * backward against central differences on ref64 and every level against ref64. */
 #include "kern_box.h"
 
 /* ---- activations ---- */
@@ -61,14 +61,16 @@ static void activations_are_their_formulas(void **state) {
             const double d = slope_of((rp_act)act, u) * w * dv, half_ulp = kern_round(compute);
             /* erf and tanh are good to 1e-7 absolute, times u; the argument of an exp to eps u^2 */
             const double k = 2 * l[i].eps * (1 + fabs(u));
-            kern_close(&l[i], kern_get(a.v, j), v, k * fabs(w) + (half_ulp + 4 * l[i].eps) * fabs(v),
-                       "%d act(%g)", act, u);
-            kern_close(&l[i], kern_get(b.du, at), d, 1e-5 * fabs(w * dv) +
-                       (half_ulp + 1e-5) * fabs(d) + 2 * k * fabs(w * dv), "%d slope(%g)", act, u);
+            kern_close(&l[i], kern_get(a.v, j), v,
+                       k * fabs(w) + (half_ulp + 4 * l[i].eps) * fabs(v), "%d act(%g)", act, u);
+            kern_close(&l[i], kern_get(b.du, at), d,
+                       1e-5 * fabs(w * dv) + (half_ulp + 1e-5) * fabs(d) + 2 * k * fabs(w * dv),
+                       "%d slope(%g)", act, u);
             if (wide)
-              kern_close(&l[i], kern_get(b.du, first), act_of((rp_act)act, u) * dv,
-                         k * fabs(dv) + (half_ulp + 4 * l[i].eps) * fabs(act_of((rp_act)act, u) * dv),
-                         "swiglu's other half at %g", u);
+              kern_close(
+                  &l[i], kern_get(b.du, first), act_of((rp_act)act, u) * dv,
+                  k * fabs(dv) + (half_ulp + 4 * l[i].eps) * fabs(act_of((rp_act)act, u) * dv),
+                  "swiglu's other half at %g", u);
           }
           kern_free_all();
         }
@@ -146,7 +148,10 @@ static void output_gate_is_its_formula(void **state) {
 
 /* ---- norms ---- */
 
-typedef struct { rp_norm_args f; rp_norm_bwd_args b; } norms;
+typedef struct {
+  rp_norm_args f;
+  rp_norm_bwd_args b;
+} norms;
 static norms norms_for(rp_rng r, int n, int d, rp_norm kind, rp_dtype real, rp_dtype compute) {
   norms s = {.f = {.n = n, .d = d, .kind = kind}, .b = {.n = n, .d = d, .kind = kind}};
   s.f.x = kern_normal(&r, real, RP_F32, (int64_t)n * d, 3);
@@ -171,7 +176,8 @@ static void norms_are_their_formulas(void **state) {
   const int levels = kern_levels(l);
   rp_rng r = check_rng(3);
   for (int round = 0; round < 40; round++) {
-    const int n = check_pick(&r, 1, round % 4 ? 5 : 200), d = check_pick(&r, 1, round % 3 ? 40 : 900);
+    const int n = check_pick(&r, 1, round % 4 ? 5 : 200),
+              d = check_pick(&r, 1, round % 3 ? 40 : 900);
     const rp_norm kind = round % 2 ? RP_NORM_LAYER : RP_NORM_RMS;
     for (int i = 0; i < levels; i++)
       for (int half = 0; half < (i ? 2 : 1); half++) {
@@ -182,16 +188,18 @@ static void norms_are_their_formulas(void **state) {
           double mean = 0, var = 0;
           for (int c = 0; c < d; c++) mean += kern_get(s.f.x, (int64_t)row * d + c) / d;
           if (kind == RP_NORM_RMS) mean = 0;
-          for (int c = 0; c < d; c++) var += pow(kern_get(s.f.x, (int64_t)row * d + c) - mean, 2) / d;
+          for (int c = 0; c < d; c++)
+            var += pow(kern_get(s.f.x, (int64_t)row * d + c) - mean, 2) / d;
           const double rstd = 1 / sqrt(var + 1e-6);
           const double k = l[i].eps * (8 + d / 16.0);
           for (int c = 0; c < d; c++) {
             const double w = kern_get(s.f.w, c), x = kern_get(s.f.x, (int64_t)row * d + c);
             const double b = kind == RP_NORM_LAYER ? kern_get(s.f.b, c) : 0;
             const double y = (x - mean) * rstd * w + b;
-            kern_close(&l[i], kern_get(s.f.y, (int64_t)row * d + c), y,
-                       k * ((fabs(x) + 10) * rstd * fabs(w) + fabs(b)) +
-                           kern_round(compute) * fabs(y), "row %d channel %d of %d", row, c, d);
+            kern_close(
+                &l[i], kern_get(s.f.y, (int64_t)row * d + c), y,
+                k * ((fabs(x) + 10) * rstd * fabs(w) + fabs(b)) + kern_round(compute) * fabs(y),
+                "row %d channel %d of %d", row, c, d);
           }
         }
         kern_free_all();
@@ -259,8 +267,8 @@ static void norm_levels_agree(void **state) {
         assert_memory_equal(s[0].b.dw.p.at, s[t].b.dw.p.at, (size_t)d * 4);
       }
       for (int64_t j = 0; j < (int64_t)n * d; j++)
-        kern_close(&l[i], kern_get(s[0].b.dx, j), kern_get(w.b.dx, j), 200 * l[i].eps, "dx n=%d d=%d",
-                   n, d);
+        kern_close(&l[i], kern_get(s[0].b.dx, j), kern_get(w.b.dx, j), 200 * l[i].eps,
+                   "dx n=%d d=%d", n, d);
       for (int64_t j = 0; j < d; j++) {
         kern_close(&l[i], kern_get(s[0].b.dw, j), kern_get(w.b.dw, j), 20 * n * l[i].eps, "dw");
         if (kind == RP_NORM_LAYER)
@@ -306,12 +314,9 @@ static void embedding_copies_and_adds(void **state) {
 }
 
 static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(activations_are_their_formulas),
-    cmocka_unit_test(nan_stays),
-    cmocka_unit_test(output_gate_is_its_formula),
-    cmocka_unit_test(norms_are_their_formulas),
-    cmocka_unit_test(norm_gradients_are_slopes),
-    cmocka_unit_test(norm_levels_agree),
+    cmocka_unit_test(activations_are_their_formulas), cmocka_unit_test(nan_stays),
+    cmocka_unit_test(output_gate_is_its_formula),     cmocka_unit_test(norms_are_their_formulas),
+    cmocka_unit_test(norm_gradients_are_slopes),      cmocka_unit_test(norm_levels_agree),
     cmocka_unit_test(embedding_copies_and_adds),
 };
 CHECK_MAIN(tests)

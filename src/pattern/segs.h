@@ -1,8 +1,8 @@
 /* segs.h - which keys a tile of queries sees, as a short list of key segments, and how many there
  * are. Integers only, inline, no state: gcc and nvcc compile the same text.
  *
- * Token t sees s <= t when s < I, or t - s <= W, or D != -1 and (s+1) mod D == 0 (D = 1: dense). The
- * three sets are split so that they are disjoint: initial s < I; local s >= I, t - s <= W; dilated
+ * Token t sees s <= t when s < I, or t - s <= W, or D != -1 and (s+1) mod D == 0 (D = 1: dense).
+ * The three sets are split so that they are disjoint: initial s < I; local s >= I, t - s <= W; dilated
  * s >= I, t - s > W. Positions are below 2^30; D is -1 or >= 1, W and I are >= 0. */
 #ifndef RP_PATTERN_SEGS_H
 #define RP_PATTERN_SEGS_H
@@ -16,7 +16,9 @@
 #endif
 
 /* Keys pos, pos + step, ... (count of them). Query t sees key s iff t - far <= s <= t - near. */
-typedef struct { int32_t pos, step, count, near, far; } rp_seg;
+typedef struct {
+  int32_t pos, step, count, near, far;
+} rp_seg;
 enum { RP_SEGS_MAX = 3 };
 
 RP_HD static inline int32_t rp_min_i32(int32_t a, int32_t b) { return a < b ? a : b; }
@@ -40,7 +42,8 @@ RP_HD static inline int rp_segs(rp_seg *o, rp_pat p, int32_t t0, int32_t t1) {
   if (p.I > 0) o[n++] = (rp_seg){0, 1, rp_min_i32(p.I, t1), 0, INT32_MAX};
   const int32_t low = rp_max_i32(p.I, p.W < t0 ? t0 - p.W : 0);
   if (low < t1) o[n++] = (rp_seg){low, 1, t1 - low, 0, p.W};
-  const int64_t last = (int64_t)t1 - 2 - p.W; /* the newest key older than the window of some query */
+  const int64_t last =
+      (int64_t)t1 - 2 - p.W; /* the newest key older than the window of some query */
   if (p.D > 1 && last >= 0) {
     const int64_t d0 = rp_pat_first(p);
     if (d0 <= last)

@@ -47,8 +47,8 @@ static void slope_block(rp_act act, const rp_real *restrict u, rp_real *restrict
       for (int64_t i = 0; i < n; i++) {
         const rp_real s = u[i] * u[i];
         const rp_real t = tanh_real((rp_real)sqrt_2_pi * u[i] * (1 + (rp_real)cube * s));
-        g[i] = (rp_real)0.5 * (1 + t) + (rp_real)0.5 * u[i] * (1 - t * t) *
-                                            (rp_real)sqrt_2_pi * (1 + (rp_real)(3 * cube) * s);
+        g[i] = (rp_real)0.5 * (1 + t) + (rp_real)0.5 * u[i] * (1 - t * t) * (rp_real)sqrt_2_pi *
+                                            (1 + (rp_real)(3 * cube) * s);
       }
       break;
     default:
@@ -60,7 +60,9 @@ static void slope_block(rp_act act, const rp_real *restrict u, rp_real *restrict
 }
 
 /* Blocks of a row: the unit of work is (row, block), so that any n and f split alike. */
-typedef struct { int64_t row, col, n; } span;
+typedef struct {
+  int64_t row, col, n;
+} span;
 static int64_t spans(int64_t n, int64_t width) { return n * ((width + RP_BLOCK - 1) / RP_BLOCK); }
 static span span_at(int64_t i, int64_t width) {
   const int64_t per = (width + RP_BLOCK - 1) / RP_BLOCK, col = i % per * RP_BLOCK;
@@ -111,8 +113,7 @@ void RP_DRIVER(act_bwd)(rp_cpu_ctx *c, const void *args) {
 
 void RP_DRIVER(ogate)(rp_cpu_ctx *c, const void *args) {
   const rp_ogate_args *a = args;
-  if (!dtypes(c, is_compute(a->a) && a->a.dtype == a->p.dtype && a->a.dtype == a->y.dtype,
-              "ogate"))
+  if (!dtypes(c, is_compute(a->a) && a->a.dtype == a->p.dtype && a->a.dtype == a->y.dtype, "ogate"))
     return;
   const int64_t d = a->d, units = spans(a->n, d);
 #pragma omp parallel for num_threads(c->threads) schedule(static)
@@ -128,11 +129,13 @@ void RP_DRIVER(ogate)(rp_cpu_ctx *c, const void *args) {
   }
 }
 
-/* The slope is that of the unrounded sigmoid: the rounded one would be flat where it rounds to 1. */
+/* The slope is that of the unrounded sigmoid: the rounded one is flat where it rounds to 1. */
 void RP_DRIVER(ogate_bwd)(rp_cpu_ctx *c, const void *args) {
   const rp_ogate_bwd_args *a = args;
-  if (!dtypes(c, is_compute(a->a) && a->a.dtype == a->p.dtype && a->a.dtype == a->dp.dtype &&
-                     is_real(a->dy) && is_real(a->da), "ogate_bwd"))
+  if (!dtypes(c,
+              is_compute(a->a) && a->a.dtype == a->p.dtype && a->a.dtype == a->dp.dtype &&
+                  is_real(a->dy) && is_real(a->da),
+              "ogate_bwd"))
     return;
   const int64_t d = a->d, units = spans(a->n, d);
 #pragma omp parallel for num_threads(c->threads) schedule(static)

@@ -7,12 +7,12 @@
 enum { TILE = 64 };
 
 typedef struct {
-  rp_real *q;   /* [TILE][hp], scaled */
-  rp_real *qt;  /* [hp][TILE] */
-  rp_real *k;   /* [TILE][hp] */
-  rp_real *v;   /* [TILE][hp] */
-  rp_real *s;   /* [TILE][TILE], key by query */
-  rp_real *o;   /* [TILE][hp] */
+  rp_real *q;               /* [TILE][hp], scaled */
+  rp_real *qt;              /* [hp][TILE] */
+  rp_real *k;               /* [TILE][hp] */
+  rp_real *v;               /* [TILE][hp] */
+  rp_real *s;               /* [TILE][TILE], key by query */
+  rp_real *o;               /* [TILE][hp] */
   rp_real *max, *sum, *fix; /* [TILE] */
 } work;
 
@@ -45,7 +45,8 @@ static void mask(rp_real *s, const rp_seg *g, int32_t first, int count, int32_t 
   }
 }
 static bool whole(const rp_seg *g, int32_t first, int count, int32_t t0, int nq) {
-  const int64_t low = g->pos + (int64_t)first * g->step, high = low + (int64_t)(count - 1) * g->step;
+  const int64_t low = g->pos + (int64_t)first * g->step,
+                high = low + (int64_t)(count - 1) * g->step;
   return high <= (int64_t)t0 - g->near && low >= (int64_t)t0 + nq - 1 - g->far;
 }
 
@@ -73,10 +74,10 @@ static void soften(const work *w, int count, int nq) {
 typedef struct {
   const rp_attend_args *a;
   rp_row row;
-  int g, head;     /* key-value head, query head */
-  int32_t t0;      /* the tile's first query */
-  int nq, np;      /* its queries; rounded up to lines */
-  int hp;          /* h rounded up to lines */
+  int g, head; /* key-value head, query head */
+  int32_t t0;  /* the tile's first query */
+  int nq, np;  /* its queries; rounded up to lines */
+  int hp;      /* h rounded up to lines */
 } job;
 
 /* Each query's own key: one score a query instead of a tile of them. */
@@ -175,8 +176,7 @@ void RP_DRIVER(attend)(rp_cpu_ctx *c, const void *args) {
     j.np = (int)round_up((size_t)j.nq, RP_LINE);
     j.hp = (int)round_up((size_t)a->h, RP_LINE);
     const work w = work_at(c->scratch, omp_get_thread_num(), a->h);
-    const rp_pat pat =
-        ((const rp_pat *)a->pats.at)[(int64_t)j.row.plan * a->pats_stride + j.g];
+    const rp_pat pat = ((const rp_pat *)a->pats.at)[(int64_t)j.row.plan * a->pats_stride + j.g];
     for (int m = 0; m < a->H / a->Hk; m++) {
       j.head = j.g * (a->H / a->Hk) + m;
       attend_tile(&j, &w, pat);

@@ -1,22 +1,22 @@
 #include "ops/cpu/kern/tile.h"
 #include "pattern/segs.h"
 
-/* Backward of attention. Unit of work: (row, key-value head), which owns its columns of dk and dv and
- * those of its query heads in dq, so that every sum has one order. Probabilities are made again
+/* Backward of attention. Unit of work: (row, key-value head), which owns its columns of dk and dv
+ * and those of its query heads in dq, so that every sum has one order. Probabilities are made again
  * from lse; as in the forward, scores lie turned, [key][query]. */
 enum { TILE = 64 };
 
 typedef struct {
-  rp_real *q;   /* [TILE][hp], scaled */
-  rp_real *qt;  /* [hp][TILE] */
-  rp_real *d;   /* [TILE][hp], dout */
-  rp_real *dt;  /* [hp][TILE] */
-  rp_real *dq;  /* [TILE][hp] */
-  rp_real *k;   /* [TILE][hp] */
-  rp_real *v;   /* [TILE][hp] */
-  rp_real *add; /* [TILE][hp] */
-  rp_real *p;   /* [TILE][TILE], key by query: probabilities */
-  rp_real *s;   /* [TILE][TILE], key by query: dout v, then the scores' gradients */
+  rp_real *q;           /* [TILE][hp], scaled */
+  rp_real *qt;          /* [hp][TILE] */
+  rp_real *d;           /* [TILE][hp], dout */
+  rp_real *dt;          /* [hp][TILE] */
+  rp_real *dq;          /* [TILE][hp] */
+  rp_real *k;           /* [TILE][hp] */
+  rp_real *v;           /* [TILE][hp] */
+  rp_real *add;         /* [TILE][hp] */
+  rp_real *p;           /* [TILE][TILE], key by query: probabilities */
+  rp_real *s;           /* [TILE][TILE], key by query: dout v, then the scores' gradients */
   rp_real *lse, *delta; /* [TILE] */
 } work;
 
@@ -83,8 +83,7 @@ static void segment(const job *j, const work *w, const rp_seg *g) {
   const int hp = j->hp;
   for (int32_t first = 0; first < g->count; first += TILE) {
     const int count = g->count - first < TILE ? g->count - first : TILE;
-    const int64_t at =
-        (j->row.tok + g->pos + (int64_t)first * g->step) * ld + (int64_t)j->g * a->h;
+    const int64_t at = (j->row.tok + g->pos + (int64_t)first * g->step) * ld + (int64_t)j->g * a->h;
     pack_rows(w->k, a->k, at, step, count, a->h, hp);
     pack_rows(w->v, a->v, at, step, count, a->h, hp);
     tile_mm(count, j->np, hp, w->k, hp, 1, w->qt, TILE, w->p, TILE, false);

@@ -1,9 +1,11 @@
 #include "ops/cpu/kern/lanes.h"
 
-/* Gate, scan, rotate. Unit of work: (row, key-value head); the scan walks the tokens with one lane a
- * channel. Columns of the projection: o H*h | q H*h | k Hk*h | x Hk*h | g Hk*h. */
+/* Gate, scan, rotate. Unit of work: (row, key-value head); the scan walks the tokens with one lane
+ * a channel. Columns of the projection: o H*h | q H*h | k Hk*h | x Hk*h | g Hk*h. */
 
-typedef struct { int64_t q, k, x, g; } columns;
+typedef struct {
+  int64_t q, k, x, g;
+} columns;
 static columns columns_of(int H, int Hk, int h) {
   const int64_t q = (int64_t)H * h, kv = (int64_t)Hk * h;
   return (columns){q, 2 * q, 2 * q + kv, 2 * q + 2 * kv};
@@ -111,9 +113,9 @@ static void gate_bwd_query(const rp_gate_bwd_args *a, int64_t tok, int head, con
 
 /* One stream backward through one token. r: dk~_t + g_{t+1} r_{t+1} on entry, g_t r_t on return;
  * din = (1 - g) r; dg += r (before - in). */
-static void scan_bwd(rp_real *restrict r, const rp_real *restrict g,
-                     const rp_real *restrict before, const rp_real *restrict in,
-                     rp_real *restrict din, rp_real *restrict dg, int h) {
+static void scan_bwd(rp_real *restrict r, const rp_real *restrict g, const rp_real *restrict before,
+                     const rp_real *restrict in, rp_real *restrict din, rp_real *restrict dg,
+                     int h) {
   for (int i = 0; i < h; i++) {
     dg[i] += r[i] * (before[i] - in[i]);
     din[i] = (1 - g[i]) * r[i];

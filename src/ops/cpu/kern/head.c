@@ -1,7 +1,7 @@
 #include "ops/cpu/kern/lanes.h"
 
-/* The head: logits of a chunk of rows at a time, so that [n, V] never exists whole. The chunk depends
- * on the shape alone. */
+/* The head: logits of a chunk of rows at a time, so that [n, V] never exists whole. The chunk
+ * depends on the shape alone. */
 enum { IGNORED = -100 };
 static const int64_t chunk_elements = 8 << 20;
 
@@ -58,7 +58,9 @@ static double loss_row(rp_real *restrict z, int32_t V, int32_t label, bool grad,
 
 /* Scratch: loss[n] double | logits[rows, V] real | dlogits[rows, V] compute (float32: the logits) |
  * the products' own. */
-typedef struct { size_t logits, dlogits, end; } layout;
+typedef struct {
+  size_t logits, dlogits, end;
+} layout;
 static layout layout_of(const rp_head_loss_args *a, int32_t rows) {
   layout l = {.logits = round_up((size_t)a->n * sizeof(double), 64)};
   const size_t elements = (size_t)rows * (size_t)a->V;
@@ -72,19 +74,38 @@ static layout layout_of(const rp_head_loss_args *a, int32_t rows) {
 }
 
 /* The three products of a chunk of m rows from `row`. */
-typedef struct { rp_gemm_args logits, dx, dw; } products;
+typedef struct {
+  rp_gemm_args logits, dx, dw;
+} products;
 static products products_of(const rp_head_loss_args *a, int32_t row, int32_t m, rp_tensor logits,
                             rp_tensor dlogits) {
   const int32_t V = a->V, d = a->d;
   const rp_tensor x = rp_tensor_at(a->x, (int64_t)row * d);
   const rp_tensor dx = rp_tensor_at(a->dx, (int64_t)row * d);
   products p;
-  p.logits = (rp_gemm_args){.M = m, .N = V, .K = d, .tb = 1, .lda = d, .ldb = d, .ldc = V,
-                            .a = x, .b = a->w, .c = logits};
-  p.dx = (rp_gemm_args){.M = m, .N = d, .K = V, .lda = V, .ldb = d, .ldc = d,
-                        .a = dlogits, .b = a->w, .c = dx};
-  p.dw = (rp_gemm_args){.M = V, .N = d, .K = m, .ta = 1, .accumulate = 1, .lda = V, .ldb = d,
-                        .ldc = d, .a = dlogits, .b = x, .c = a->dw};
+  p.logits = (rp_gemm_args){.M = m,
+                            .N = V,
+                            .K = d,
+                            .tb = 1,
+                            .lda = d,
+                            .ldb = d,
+                            .ldc = V,
+                            .a = x,
+                            .b = a->w,
+                            .c = logits};
+  p.dx = (rp_gemm_args){
+      .M = m, .N = d, .K = V, .lda = V, .ldb = d, .ldc = d, .a = dlogits, .b = a->w, .c = dx};
+  p.dw = (rp_gemm_args){.M = V,
+                        .N = d,
+                        .K = m,
+                        .ta = 1,
+                        .accumulate = 1,
+                        .lda = V,
+                        .ldb = d,
+                        .ldc = d,
+                        .a = dlogits,
+                        .b = x,
+                        .c = a->dw};
   return p;
 }
 
@@ -97,8 +118,8 @@ size_t RP_SCRATCH(head_loss)(const rp_cpu_ctx *c, const void *args) {
   for (int tail = 0; tail < 2; tail++) {
     const int32_t m = tail ? a->n % rows : rows;
     if (!m) continue;
-    const products p = products_of(a, 0, m, (rp_tensor){{0}, RP_REAL},
-                                   (rp_tensor){{0}, a->x.dtype});
+    const products p =
+        products_of(a, 0, m, (rp_tensor){{0}, RP_REAL}, (rp_tensor){{0}, a->x.dtype});
     most = max_size(most, c->gemm_scratch(c, &p.logits));
     if (!a->grad) continue;
     most = max_size(most, max_size(c->gemm_scratch(c, &p.dx), c->gemm_scratch(c, &p.dw)));
@@ -177,8 +198,15 @@ void RP_DRIVER(head_loss)(rp_cpu_ctx *c, const void *args) {
 /* ---- pick ---- */
 
 static rp_gemm_args pick_product(const rp_pick_args *a, int32_t row, int32_t m, rp_ptr logits) {
-  return (rp_gemm_args){.M = m, .N = a->V, .K = a->d, .tb = 1, .lda = a->d, .ldb = a->d,
-                        .ldc = a->V, .a = rp_tensor_at(a->x, (int64_t)row * a->d), .b = a->w,
+  return (rp_gemm_args){.M = m,
+                        .N = a->V,
+                        .K = a->d,
+                        .tb = 1,
+                        .lda = a->d,
+                        .ldb = a->d,
+                        .ldc = a->V,
+                        .a = rp_tensor_at(a->x, (int64_t)row * a->d),
+                        .b = a->w,
                         .c = {logits, RP_REAL}};
 }
 static size_t pick_own(const rp_pick_args *a) {

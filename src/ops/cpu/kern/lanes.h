@@ -71,7 +71,8 @@ static inline bool is_float(rp_tensor t) {
 /* Fails the queue when a driver was given dtypes it does not take. */
 static inline bool dtypes(rp_cpu_ctx *c, bool ok, const char *op) {
   if (!ok)
-    rp_fail(c->err, RP_FAIL, "op %s: a tensor has a dtype that it does not take; this is a bug", op);
+    rp_fail(c->err, RP_FAIL, "op %s: a tensor has a dtype that it does not take; this is a bug",
+            op);
   return ok;
 }
 
@@ -154,9 +155,7 @@ static inline float erf_real(float x) {
   return t > 0.92f ? far0 : near0;
 }
 /* Absolute error 1e-7; NaN stays. */
-static inline float tanh_real(float x) {
-  return 1.0f - 2.0f / (exp_real(2.0f * x) + 1.0f);
-}
+static inline float tanh_real(float x) { return 1.0f - 2.0f / (exp_real(2.0f * x) + 1.0f); }
 #endif
 static inline rp_real sigmoid_real(rp_real x) { return 1 / (1 + exp_real(-x)); }
 

@@ -97,8 +97,10 @@ static void norm_bwd_row(const rp_norm_bwd_args *a, int64_t row, rp_real *restri
 void RP_DRIVER(norm_bwd)(rp_cpu_ctx *c, const void *args) {
   const rp_norm_bwd_args *a = args;
   const bool bias = a->kind == RP_NORM_LAYER;
-  if (!dtypes(c, is_real(a->x) && is_real(a->w) && is_real(a->dy) && is_real(a->dx) &&
-                     is_real(a->dw) && (!bias || is_real(a->db)), "norm_bwd"))
+  if (!dtypes(c,
+              is_real(a->x) && is_real(a->w) && is_real(a->dy) && is_real(a->dx) &&
+                  is_real(a->dw) && (!bias || is_real(a->db)),
+              "norm_bwd"))
     return;
   const int parts = parts_of(a->n);
   const int64_t d = a->d;

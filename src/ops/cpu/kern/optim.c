@@ -144,6 +144,5 @@ void RP_DRIVER(optim)(rp_cpu_ctx *c, const void *args) {
   const rp_ctl *ctl = (const rp_ctl *)a->ctl.at;
   const int64_t units = (int64_t)a->ranges * PARTS;
 #pragma omp parallel for num_threads(c->threads) schedule(static)
-  for (int64_t u = 0; u < units; u++)
-    optim_part(a, ctl, &range[u / PARTS], (int)(u % PARTS));
+  for (int64_t u = 0; u < units; u++) optim_part(a, ctl, &range[u / PARTS], (int)(u % PARTS));
 }

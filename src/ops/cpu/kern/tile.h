@@ -1,8 +1,8 @@
 /* tile.h - small dense products on packed tiles, and the packing, for the attention drivers.
  *
- * A tile is row-major real memory with rows of a whole number of 64-byte lines. c[M][N] (+)= A B with
- * A(m, k) = a[m * am + k * ak], so that one function serves A, its transpose and broadcasts of either;
- * B is b[K][ldb]. N is a multiple of RP_LINE; M and K are any. Included by kern/ sources only. */
+ * A tile is row-major real memory with rows of a whole number of 64-byte lines. c[M][N] (+)= A B
+ * with A(m, k) = a[m * am + k * ak], so that one function serves A, its transpose and broadcasts of
+ * either; B is b[K][ldb]. N is a multiple of RP_LINE; M and K are any. Included by kern/ sources only. */
 #ifndef RP_OPS_CPU_KERN_TILE_H
 #define RP_OPS_CPU_KERN_TILE_H
 
@@ -19,9 +19,10 @@ enum { VEC_BYTES = 16, BLOCK_VECS = 2 };
 typedef rp_real vec __attribute__((vector_size(VEC_BYTES), may_alias, aligned(sizeof(rp_real))));
 enum { VEC = VEC_BYTES / (int)sizeof(rp_real), RP_LINE = 64 / (int)sizeof(rp_real) };
 
-__attribute__((always_inline)) static inline void block_mm(
-    const int mr, const int nv, int K, const rp_real *a, int64_t am, int64_t ak, const rp_real *b,
-    int64_t ldb, rp_real *c, int64_t ldc, bool add) {
+__attribute__((always_inline)) static inline void block_mm(const int mr, const int nv, int K,
+                                                           const rp_real *a, int64_t am, int64_t ak,
+                                                           const rp_real *b, int64_t ldb,
+                                                           rp_real *c, int64_t ldc, bool add) {
   vec acc[6][4];
 #pragma GCC unroll 6
   for (int m = 0; m < mr; m++)
@@ -52,9 +53,11 @@ __attribute__((always_inline)) static inline void block_mm(
 }
 
 /* One column block of nv vectors, all rows. */
-__attribute__((always_inline)) static inline void column_mm(
-    const int nv, int M, int K, const rp_real *a, int64_t am, int64_t ak, const rp_real *b,
-    int64_t ldb, rp_real *c, int64_t ldc, bool add) {
+__attribute__((always_inline)) static inline void column_mm(const int nv, int M, int K,
+                                                            const rp_real *a, int64_t am,
+                                                            int64_t ak, const rp_real *b,
+                                                            int64_t ldb, rp_real *c, int64_t ldc,
+                                                            bool add) {
   int m = 0;
   for (; m + 6 <= M; m += 6) block_mm(6, nv, K, a + m * am, am, ak, b, ldb, c + m * ldc, ldc, add);
   if (m + 4 <= M) {
@@ -68,15 +71,15 @@ __attribute__((always_inline)) static inline void column_mm(
   if (m < M) block_mm(1, nv, K, a + m * am, am, ak, b, ldb, c + m * ldc, ldc, add);
 }
 
-static void tile_mm(int M, int N, int K, const rp_real *a, int64_t am, int64_t ak,
-                    const rp_real *b, int64_t ldb, rp_real *c, int64_t ldc, bool add) {
+static void tile_mm(int M, int N, int K, const rp_real *a, int64_t am, int64_t ak, const rp_real *b,
+                    int64_t ldb, rp_real *c, int64_t ldc, bool add) {
   int n = 0;
   for (; n + BLOCK_VECS * VEC <= N; n += BLOCK_VECS * VEC)
     column_mm(BLOCK_VECS, M, K, a, am, ak, b + n, ldb, c + n, ldc, add);
   for (; n + VEC <= N; n += VEC) column_mm(1, M, K, a, am, ak, b + n, ldb, c + n, ldc, add);
 }
 
-/* to[count][hp] = rows of t (h columns from element `at`, `ld` elements apart), padded with zeros. */
+/* to[count][hp] = rows of t (h columns from element `at`, `ld` elements apart), then zeros. */
 static inline void pack_rows(rp_real *to, rp_tensor t, int64_t at, int64_t ld, int count, int h,
                              int hp) {
   for (int i = 0; i < count; i++) {
