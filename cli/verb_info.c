@@ -49,6 +49,21 @@ static int info_results(const cli_args *a, const char *const *paths, size_t n) {
   return 0;
 }
 
+static int info_pattern(const cli_args *a, size_t paths) {
+  rp_error err = {0};
+  if (paths) return cli_fail(RP_USAGE, "info takes either paths or --pattern, not both");
+  for (size_t i = 0; i < cli_count(a, "pattern"); i++) {
+    char *text;
+    if (rp_pattern_info(cli_text_at(a, "pattern", i), cli_int(a, "seq-len"),
+                        (int)cli_int(a, "layers"), (int)cli_int(a, "kv-heads"), cli_has(a, "json"),
+                        &text, &err))
+      return cli_error(&err);
+    fputs(text, stdout);
+    rp_free(text);
+  }
+  return 0;
+}
+
 static int run(const cli_args *a) {
   size_t n, n_words;
   const char *const *plain = cli_plain(a, &n);
@@ -61,6 +76,7 @@ static int run(const cli_args *a) {
   }
   if (experiment || cli_has(a, "config"))
     return cli_info_plan(a, cli_has(a, "json"), (int)cli_int(a, "ranks"));
+  if (cli_has(a, "pattern")) return info_pattern(a, n);
   if (!n)
     return cli_fail(RP_USAGE,
                     "info of what? Give a model, checkpoint, run directory or token file, "
@@ -85,6 +101,22 @@ static const cli_flag flags[] = {
      .value = "N",
      .fallback = "1",
      .help = "plan a run on so many ranks"},
+    CLI_FLAG_PATTERN,
+    {.name = "seq-len",
+     .type = CLI_INT,
+     .value = "T",
+     .fallback = "4096",
+     .help = "with --pattern: tokens of the sequence"},
+    {.name = "layers",
+     .type = CLI_INT,
+     .value = "N",
+     .fallback = "1",
+     .help = "with --pattern: layers, where it lists one entry for each"},
+    {.name = "kv-heads",
+     .type = CLI_INT,
+     .value = "N",
+     .fallback = "1",
+     .help = "with --pattern: key-value heads, where it lists one entry for each"},
     {.name = "num-bytes",
      .type = CLI_INT,
      .value = "N",
@@ -95,20 +127,23 @@ static const cli_flag flags[] = {
 
 const cli_verb cli_verb_info = {
     .name = "info",
-    .usage = "PATH ... | experiment=NAME [key=value ...]",
+    .usage = "PATH ... | experiment=NAME [key=value ...] | --pattern P --seq-len T",
     .summary = "tell what a model, checkpoint, token file or run is, and what a run would take",
     .detail =
         "A model directory, checkpoint or .pth: sizes, parameters, dtype, pattern, bytes of cache "
         "per token, tensors. A token file: ids, documents, tokenizer. A run directory: where it "
-        "stands; with --svg the loss curves of several in one picture. Files that `eval loss --json` "
+        "stands; with --svg the loss curves of several in one picture. Files that `eval loss "
+        "--json` "
         "wrote (.jsonl): one table, a row a pattern, a column a label. With experiment=NAME: the "
-        "memory and time that run would take, before it starts.\n"
+        "memory and time that run would take, before it starts. With --pattern: how many keys a "
+        "query sees, and a picture of a short sequence.\n"
         "\n"
         "  ratplus info model\n"
         "  ratplus info data/train.bin\n"
         "  ratplus info runs/a runs/b --svg curves.svg\n"
         "  ratplus info results.jsonl --svg results.svg\n"
-        "  ratplus info experiment=fineweb_edu/ratplus-1b data.batch_size=4",
+        "  ratplus info experiment=fineweb_edu/ratplus-1b data.batch_size=4\n"
+        "  ratplus info --pattern 'D=16,W=256,I=4' --seq-len 4096",
     .flags = flags,
     .takes = CLI_TAKES_PLAIN | CLI_TAKES_WORDS,
     .run = run};

@@ -23,6 +23,12 @@ RP_API rp_path_kind rp_path_look(const char *path);
 RP_API rp_status rp_model_info(const char *path, const char *const *words, size_t n_words, int json,
                                char **text, rp_error *err);
 
+/* What a pattern ("D=16,W=256,I=4") sees of a sequence of seq_len tokens and what a cache keeps of
+ * it; short sequences are drawn. layers and kv_heads (1 where the pattern is one for all) say how
+ * many the lists in it are for. Free with rp_free. */
+RP_API rp_status rp_pattern_info(const char *pattern, int64_t seq_len, int layers, int kv_heads,
+                                 int json, char **text, rp_error *err);
+
 #ifdef __cplusplus
 }
 #endif

@@ -39,6 +39,16 @@ check "JSON" 0 '"parameters":178688' "" "$R" info --json model
 check "a word" 0 "D=16" "*" "$R" info model model.backbone.seq_cell.dilation_size=16
 check "a token file" 0 "60001" "*" "$R" info "$S/reference/train.bin"
 check "two paths" 0 "60001" "*" "$R" info model "$S/reference/train.bin"
+check "a pattern" 0 "sees 500 of 4096 keys: 4 initial, 257 local, 239 dilated" "" "$R" info \
+  --pattern D=16,W=256,I=4
+check "a pattern drawn" 0 "  i..d.lll" "" "$R" info --pattern D=4,W=2,I=1 --seq-len 8
+check "a pattern by layer" 0 "sees 1040 of 2048 keys" "" "$R" info --pattern 'D=[1,64]*12' \
+  --layers 24 --seq-len 2048
+check "a pattern as JSON" 0 '"keys_kept":500.0' "" "$R" info --json --pattern D=16,W=256,I=4
+check "no pattern" 2 "" "D=" "$R" info --pattern banana
+check "a pattern that sees nothing" 2 "" "D=-1" "$R" info --pattern D=-1
+check "a sequence of nothing" 2 "" "from 1 to" "$R" info --pattern D=4 --seq-len 0
+check "a pattern and a path" 2 "" "not both" "$R" info --pattern D=4 model
 check "nothing to tell about" 2 "" "info of what?" "$R" info
 check "no such path" 3 "" "nowhere: no such file" "$R" info nowhere
 check "something else" 3 "" "neither a model" "$R" info "$0"
