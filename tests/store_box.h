@@ -6,6 +6,12 @@
 #include "check.h"
 #include "model/store.h"
 
+/* A case that reads a .pth. */
+#define box_need_zip() \
+  do { \
+    if (!RATPLUS_WITH_ZIP) skip(); \
+  } while (0)
+
 /* Element k of the j-th tensor. */
 CHECK_MAYBE static float box_value(int64_t j, int64_t k) {
   return (float)((7 * k + 13 * j) % 31 - 15) / 16;

@@ -57,6 +57,7 @@ static void check_model(const char *path, const rp_model_settings *want) {
 /* .pth -> folder -> .pth -> folder: the folders are equal, the model is the same everywhere. */
 static void there_and_back(void **state) {
   (void)state;
+  box_need_zip();
   static const char *const names[] = {"plain", "views", "bf16",     "f16",
                                       "f64",   "fgate", "easydict", "omegaconf"};
   rp_error err = {0};
@@ -103,6 +104,7 @@ static void settings_survive(void **state) {
 
 static void dtypes_change(void **state) {
   (void)state;
+  box_need_zip();
   rp_error err = {0};
   rp_model_settings want = box_sample();
   rp_store *s;
@@ -121,6 +123,7 @@ static void dtypes_change(void **state) {
 
 static void optimizers_come_along(void **state) {
   (void)state;
+  box_need_zip();
   static const char *const names[] = {"adam_numbered", "adam_named", "sgd"};
   rp_error err = {0};
   rp_model_settings m = box_sample();
@@ -165,6 +168,7 @@ static void optimizers_come_along(void **state) {
 /* A file that says no pattern gives a folder that says none. */
 static void unknown_patterns_stay_unknown(void **state) {
   (void)state;
+  box_need_zip();
   static const char *const words[] = {"model.backbone.seq_cell.d_head=4"};
   rp_error err = {0};
   rp_convert_opts o;
@@ -187,6 +191,7 @@ static void unknown_patterns_stay_unknown(void **state) {
 
 static void outputs_are_not_overwritten(void **state) {
   (void)state;
+  box_need_zip();
   rp_error err = {0};
   const char *in = sample("plain"), *out = check_path("there");
   check_ok(rp_mkdirs(out, &err), err);
@@ -221,6 +226,7 @@ static void outputs_are_not_overwritten(void **state) {
 
 static void tokenizers_come_along(void **state) {
   (void)state;
+  box_need_zip();
   rp_error err = {0};
   rp_convert_opts o;
   rp_store *s;
@@ -250,6 +256,7 @@ static rp_status open_path(const char *path, rp_error *err, char *really, size_t
 
 static void run_directories(void **state) {
   (void)state;
+  box_need_zip();
   rp_error err = {0};
   char really[1024];
   check_ok(rp_mkdirs(check_path("run/checkpoints"), &err), err);
@@ -279,6 +286,7 @@ static void run_directories(void **state) {
 
 static void bad_folders(void **state) {
   (void)state;
+  box_need_zip();
   rp_error err = {0};
   rp_store *s;
   rp_model_settings m;
@@ -303,6 +311,7 @@ static void bad_folders(void **state) {
 
 static void descriptions(void **state) {
   (void)state;
+  box_need_zip();
   rp_error err = {0};
   char *text;
   check_ok(rp_model_info(sample("adam_named"), NULL, 0, 0, &text, &err), err);
@@ -319,7 +328,29 @@ static void descriptions(void **state) {
   check_fails(rp_model_info(sample("bare"), NULL, 0, 0, &text, &err), RP_USAGE, err, "d_head=");
 }
 
-static const struct CMUnitTest tests[] = {cmocka_unit_test(there_and_back),
+/* Allocations that fail give a clean status, and nothing lies under the final name. */
+static void short_of_memory(void **state) {
+  (void)state;
+  box_need_zip();
+  rp_error err = {0};
+  const char *out = check_path("memory");
+  const size_t before = rp_mem_now();
+  rp_status st = RP_NO_MEMORY;
+  for (uint64_t n = 1; st; n += 1 + n / 16) {
+    rp_mem_fail_at(n);
+    st = convert(sample("adam_named"), out, NULL, true, false, &err);
+    rp_mem_fail_at(0);
+    if (st && st != RP_NO_MEMORY) fail_msg("allocation %d: status %d: %s", (int)n, st, err.text);
+    assert_int_equal(rp_mem_now(), before);
+    assert_int_equal(rp_exists(out), st == RP_OK);
+  }
+  rp_model_settings want = box_sample();
+  check_model(out, &want);
+  rp_model_settings_free(&want);
+}
+
+static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(short_of_memory),cmocka_unit_test(there_and_back),
                                           cmocka_unit_test(settings_survive),
                                           cmocka_unit_test(dtypes_change),
                                           cmocka_unit_test(optimizers_come_along),

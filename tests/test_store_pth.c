@@ -22,6 +22,7 @@ static void open_sample(const char *name, rp_store **s) {
 
 static void every_form_is_read(void **state) {
   (void)state;
+  box_need_zip();
   static const struct {
     const char *name;
     rp_dtype dtype;
@@ -61,6 +62,7 @@ static void every_form_is_read(void **state) {
 /* Without a configuration the width of a head is asked for, and the pattern is unknown. */
 static void shapes_alone(void **state) {
   (void)state;
+  box_need_zip();
   static const char *const names[] = {"bare", "state_dict", "tied_twice"};
   rp_error err = {0};
   for (int i = 0; i < 3; i++) {
@@ -90,6 +92,7 @@ static void shapes_alone(void **state) {
 
 static void words_win(void **state) {
   (void)state;
+  box_need_zip();
   static const char *const words[] = {"model.backbone.seq_cell.dilation_size=[1,8]",
                                       "model.embedding.pe.base=500000"};
   static const char *const wrong[] = {"model.backbone.num_layers=3"};
@@ -114,6 +117,7 @@ static void words_win(void **state) {
 
 static void other_kinds_of_model(void **state) {
   (void)state;
+  box_need_zip();
   rp_error err = {0};
   rp_store *s;
   rp_model_settings m;
@@ -146,6 +150,7 @@ static void other_kinds_of_model(void **state) {
 
 static void older_names_get_a_notice(void **state) {
   (void)state;
+  box_need_zip();
   rp_error err = {0};
   rp_store *s;
   rp_model_settings m;
@@ -164,6 +169,7 @@ static void older_names_get_a_notice(void **state) {
 
 static void optimizer_state(void **state) {
   (void)state;
+  box_need_zip();
   static const char *const names[] = {"adam_numbered", "adam_named"};
   rp_error err = {0};
   rp_model_settings m = box_sample();
@@ -210,6 +216,7 @@ static rp_status open_path(const char *path, rp_error *err) {
 
 static void refused(void **state) {
   (void)state;
+  box_need_zip();
   rp_error err = {0};
   check_fails(open_path(check_source("tests/data/pth/legacy.pth"), &err), RP_BAD_DATA, err,
               "before 2020");
@@ -227,6 +234,7 @@ static void refused(void **state) {
 /* Cut anywhere a checkpoint is refused; changed anywhere it does no harm. */
 static void cut_and_changed(void **state) {
   (void)state;
+  box_need_zip();
   rp_error err = {0};
   char *file;
   size_t n;
@@ -264,6 +272,7 @@ static void cut_and_changed(void **state) {
 
 static void short_of_memory(void **state) {
   (void)state;
+  box_need_zip();
   rp_error err = {0};
   const size_t before = rp_mem_now();
   rp_status st = RP_NO_MEMORY;
@@ -284,6 +293,7 @@ static void short_of_memory(void **state) {
 /* What we write is what we read, for any model, with and without an optimizer. */
 static void written_is_read(void **state) {
   (void)state;
+  box_need_zip();
   static const rp_dtype dtypes[] = {RP_F32, RP_BF16, RP_F16};
   rp_rng r = check_rng(7);
   rp_error err = {0};
@@ -331,6 +341,7 @@ static void written_is_read(void **state) {
 /* The authors' own file. */
 static void the_authors_run(void **state) {
   (void)state;
+  box_need_zip();
   rp_error err = {0};
   rp_store *s;
   rp_model_settings m;
