@@ -167,6 +167,30 @@ static void older_names_get_a_notice(void **state) {
   rp_store_close(s);
 }
 
+/* A head of its own, where the configuration says there is none, is not dropped in silence. */
+static void a_head_that_differs_gets_a_notice(void **state) {
+  (void)state;
+  box_need_zip();
+  static const char *const tied[] = {"task.tie_embedding=true"};
+  rp_error err = {0};
+  for (int i = 0; i < 2; i++) {
+    rp_store *s;
+    rp_model_settings m;
+    rp_shape shape;
+    notices[0] = 0;
+    open_sample(i ? "tied_shared" : "untied", &s);
+    check_ok(rp_store_model(s, tied, 1, &m, &err), err);
+    check_ok(rp_shape_make(&shape, &m, &err), err);
+    rp_log_set(keep_notice, NULL, RP_LOG_DEBUG);
+    check_ok(rp_store_check(s, &shape, &err), err);
+    rp_log_set(NULL, NULL, RP_LOG_DEBUG);
+    assert_int_equal(strstr(notices, "differs from the embedding") != NULL, i == 0);
+    rp_shape_free(&shape);
+    rp_model_settings_free(&m);
+    rp_store_close(s);
+  }
+}
+
 static void optimizer_state(void **state) {
   (void)state;
   box_need_zip();
@@ -366,6 +390,7 @@ static const struct CMUnitTest tests[] = {cmocka_unit_test(every_form_is_read),
                                           cmocka_unit_test(words_win),
                                           cmocka_unit_test(other_kinds_of_model),
                                           cmocka_unit_test(older_names_get_a_notice),
+                                          cmocka_unit_test(a_head_that_differs_gets_a_notice),
                                           cmocka_unit_test(optimizer_state),
                                           cmocka_unit_test(refused),
                                           cmocka_unit_test(cut_and_changed),

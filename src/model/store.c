@@ -289,6 +289,14 @@ rp_status rp_store_check(const rp_store *s, const rp_shape *shape, rp_error *err
                      "check num_layers, seq_cell and tie_embedding",
                      s->path, v->name);
   }
+  rp_told told;
+  if (rp_shape_find(shape, "head.lm_head.weight")) return RP_OK;
+  RP_TRY(rp_store_told(s, &told, err));
+  if (told.head && !told.head_same)
+    rp_log(RP_LOG_NOTICE,
+           "%s: its head.lm_head.weight differs from the embedding, but the head is tied; the "
+           "embedding is used (task.tie_embedding=false takes both)",
+           s->path);
   return RP_OK;
 }
 
