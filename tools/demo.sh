@@ -127,10 +127,11 @@ measure() { # label, run, pattern...
   flags=
   for p in "$@"; do flags="$flags --pattern $p"; done
   "$ratplus" eval loss --json --label "$label" --model "$out/$run" $flags --data "$tokens/val.bin" \
-    >>"$out/results.jsonl.tmp"
+    >>"$out/results.jsonl.tmp" 2>>"$out/notices"
 }
 if [ ! -f "$out/results.jsonl" ]; then
   rm -f "$out/results.jsonl.tmp"
+  : >"$out/notices" # cutting a model untrained for a pattern is what is measured here
   measure 'attention, cut' attention $patterns
   measure 'RAT+, cut' ratplus $patterns
   for model in attention ratplus; do

@@ -152,7 +152,7 @@ typedef struct {
 typedef struct {
   int64_t offset, n; /* elements, in the buffer of its group */
   int32_t group;     /* rp_group */
-  float decay;       /* weight decay */
+  double decay;      /* weight decay */
 } rp_range;
 /* out[i] double = sum of squares of range i of the gradients g[group] (real), in double, in an order
  * that does not depend on threads. */

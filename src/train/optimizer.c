@@ -33,7 +33,7 @@ static rp_status upload_ranges(rp_optimizer *o, rp_error *err) {
   if (!r) return rp_fail_memory(err, (size_t)s->n * sizeof *r, "the optimizer's range table");
   for (int i = 0; i < s->n; i++)
     r[i] = (rp_range){.offset = s->p[i].offset, .n = s->p[i].rows * s->p[i].cols,
-                      .group = (int32_t)s->p[i].group, .decay = (float)o->o.weight_decay};
+                      .group = (int32_t)s->p[i].group, .decay = o->o.weight_decay};
   rp_upload(o->p->q, o->range, r, (size_t)s->n * sizeof *r);
   const rp_status st = rp_wait(o->p->q, err);
   rp_free(r);

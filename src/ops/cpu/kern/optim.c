@@ -121,7 +121,7 @@ static void optim_part(const rp_optim_args *a, const rp_ctl *ctl, const rp_range
     memset(g, 0, (size_t)n * sizeof(rp_real));
     return;
   }
-  const step s = step_of(a, ctl, (double)r->decay);
+  const step s = step_of(a, ctl, r->decay);
   for (int64_t i = 0; i < n; i += RP_BLOCK) { /* the copy is made while the block is in the cache */
     const int64_t m = n - i < RP_BLOCK ? n - i : RP_BLOCK;
     rp_real *first = wr(a->m[r->group], at + i);
