@@ -92,20 +92,31 @@ static void add_tick(rp_str *b, const axis *a, double value, bool across) {
   }
 }
 
-/* Steps of 1, 2 or 5 times a power of ten. */
-static void linear_ticks(rp_str *b, const axis *a, bool across) {
-  const double raw = (a->high - a->low) / TICKS, power = pow(10, floor(log10(raw)));
-  const double step = raw <= power ? power : raw <= 2 * power ? 2 * power
-                      : raw <= 5 * power ? 5 * power : 10 * power;
-  for (double k = ceil(a->low / step); k * step <= a->high; k++) add_tick(b, a, k * step, across);
+/* Steps of 1, 2 or 5 times a power of ten between two values. */
+static void even_ticks(rp_str *b, const axis *a, double low, double high, bool across) {
+  const double raw = (high - low) / TICKS, power = pow(10, floor(log10(raw)));
+  const double step = raw <= power       ? power
+                      : raw <= 2 * power ? 2 * power
+                      : raw <= 5 * power ? 5 * power
+                                         : 10 * power;
+  for (double k = ceil(low / step); k * step <= high; k++) add_tick(b, a, k * step, across);
 }
 
-/* 1, 2 and 5 of every decade where few decades show, powers of ten alone otherwise. */
+static void linear_ticks(rp_str *b, const axis *a, bool across) {
+  even_ticks(b, a, a->low, a->high, across);
+}
+
+/* Less than a decade: even steps; a few: 1, 2 and 5 of each; many: powers of ten alone. */
 static void log_ticks(rp_str *b, const axis *a, bool across) {
   static const double in_decade[] = {1, 2, 5};
-  const int each = a->high - a->low < 2.5 ? 3 : 1;
-  const double stride = ceil((a->high - a->low) / (2 * TICKS));
-  for (double k = floor(a->low); k <= a->high; k += each == 3 ? 1 : stride) {
+  const double span = a->high - a->low;
+  if (span < 1) {
+    even_ticks(b, a, pow(10, a->low), pow(10, a->high), across);
+    return;
+  }
+  const int each = span < 2.5 ? 3 : 1;
+  const double stride = each == 3 ? 1 : ceil(span / (2 * TICKS));
+  for (double k = floor(a->low); k <= a->high; k += stride) {
     for (int i = 0; i < each; i++) {
       const double v = in_decade[i] * pow(10, k);
       if (log10(v) >= a->low && log10(v) <= a->high) add_tick(b, a, v, across);

@@ -130,9 +130,15 @@ static rp_status draw(const results *r, const char *path, rp_error *err) {
     }
     series[l] = (rp_series){r->labels.name[l], x, y[l], r->patterns.n, false};
   }
-  const rp_chart c = {"Perplexity on held-out text, one model in every pattern", "pattern",
-                      "perplexity", false, true, (const char *const *)r->patterns.name,
-                      r->patterns.n, series, r->labels.n};
+  const rp_chart c = {"Perplexity on held-out text, one model in every pattern",
+                      "pattern",
+                      "perplexity",
+                      false,
+                      true,
+                      (const char *const *)r->patterns.name,
+                      r->patterns.n,
+                      series,
+                      r->labels.n};
   rp_status st = rp_chart_svg(&c, &svg, err);
   if (!st) st = rp_file_replace(path, svg, strlen(svg), false, err);
   rp_free(svg);

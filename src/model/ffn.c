@@ -29,8 +29,8 @@ static size_t acts(const rp_run *r) {
 
 static rp_tensor normed(rp_run *r, const rp_tensor *w, rp_tensor x, rp_ptr stat) {
   rp_tensor y = rp_run_tmp(r, r->compute, (int64_t)r->n * r->m->d);
-  RP_PUT(r, norm, {r->n, r->m->d, r->m->ffn_norm, x, w[RP_SLOT_NORM2], w[RP_SLOT_NORM2_BIAS], y,
-                   stat});
+  RP_PUT(r, norm,
+         {r->n, r->m->d, r->m->ffn_norm, x, w[RP_SLOT_NORM2], w[RP_SLOT_NORM2_BIAS], y, stat});
   return y;
 }
 
@@ -70,8 +70,9 @@ static void backward(rp_run *r, const rp_tensor *w, const rp_tensor *g, rp_tenso
   RP_PUT(r, act_bwd, {r->n, f, m->act, k.u, dv, du});
   rp_linear_grad_w(r, du, normed(r, w, x_in, k.stat), up, d, g[RP_SLOT_FC1]);
   rp_linear_grad_x(r, du, w[RP_SLOT_FC1], up, d, dy);
-  RP_PUT(r, norm_bwd, {r->n, d, m->ffn_norm, x_in, w[RP_SLOT_NORM2], dy, dx, g[RP_SLOT_NORM2],
-                       g[RP_SLOT_NORM2_BIAS], k.stat});
+  RP_PUT(r, norm_bwd,
+         {r->n, d, m->ffn_norm, x_in, w[RP_SLOT_NORM2], dy, dx, g[RP_SLOT_NORM2],
+          g[RP_SLOT_NORM2_BIAS], k.stat});
   r->tmp.used = mark;
 }
 

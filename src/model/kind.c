@@ -28,16 +28,37 @@ rp_tensor rp_run_rounded(rp_run *r, rp_tensor t, int64_t elements) {
 
 void rp_linear(rp_run *r, rp_tensor x, int64_t ldx, rp_tensor w, int out, int in, rp_tensor y,
                bool add) {
-  RP_PUT(r, gemm, {.M = r->n, .N = out, .K = in, .tb = 1, .accumulate = add, .lda = ldx,
-                   .ldb = in, .ldc = out, .a = x, .b = w, .c = y});
+  RP_PUT(r, gemm,
+         {.M = r->n,
+          .N = out,
+          .K = in,
+          .tb = 1,
+          .accumulate = add,
+          .lda = ldx,
+          .ldb = in,
+          .ldc = out,
+          .a = x,
+          .b = w,
+          .c = y});
 }
 
 void rp_linear_grad_w(rp_run *r, rp_tensor dy, rp_tensor x, int out, int in, rp_tensor g) {
-  RP_PUT(r, gemm, {.M = out, .N = in, .K = r->n, .ta = 1, .accumulate = 1, .lda = out, .ldb = in,
-                   .ldc = in, .a = dy, .b = x, .c = g});
+  RP_PUT(r, gemm,
+         {.M = out,
+          .N = in,
+          .K = r->n,
+          .ta = 1,
+          .accumulate = 1,
+          .lda = out,
+          .ldb = in,
+          .ldc = in,
+          .a = dy,
+          .b = x,
+          .c = g});
 }
 
 void rp_linear_grad_x(rp_run *r, rp_tensor dy, rp_tensor w, int out, int in, rp_tensor dx) {
-  RP_PUT(r, gemm, {.M = r->n, .N = in, .K = out, .lda = out, .ldb = in, .ldc = in, .a = dy,
-                   .b = w, .c = dx});
+  RP_PUT(
+      r, gemm,
+      {.M = r->n, .N = in, .K = out, .lda = out, .ldb = in, .ldc = in, .a = dy, .b = w, .c = dx});
 }

@@ -40,8 +40,8 @@ static size_t acts(const rp_run *r) {
 /* The norm's output is cheap to make again, so backward does instead of keeping it. */
 static rp_tensor normed(rp_run *r, const rp_tensor *w, rp_tensor x, rp_ptr stat) {
   rp_tensor y = rp_run_tmp(r, r->compute, (int64_t)r->n * r->m->d);
-  RP_PUT(r, norm, {r->n, r->m->d, r->m->mixer_norm, x, w[RP_SLOT_NORM1], w[RP_SLOT_NORM1_BIAS], y,
-                   stat});
+  RP_PUT(r, norm,
+         {r->n, r->m->d, r->m->mixer_norm, x, w[RP_SLOT_NORM1], w[RP_SLOT_NORM1_BIAS], y, stat});
   return y;
 }
 
@@ -60,8 +60,9 @@ static void forward(rp_run *r, const rp_tensor *w, rp_tensor x_in, rp_tensor x_o
   rp_tensor y = normed(r, w, x_in, k.stat);
   rp_linear(r, y, d, w[RP_SLOT_IN], P, d, k.p, false);
   RP_PUT(r, gate, {r->rows, m->H, m->Hk, m->h, m->apply_re, P, k.p, k.q, k.k, k.v, r->rope, {0}});
-  RP_PUT(r, attend, {r->rows, m->H, m->Hk, m->h, r->pats_stride, 1 / sqrt(m->h), r->pats, k.q, k.k,
-                     k.v, k.a, k.lse});
+  RP_PUT(r, attend,
+         {r->rows, m->H, m->Hk, m->h, r->pats_stride, 1 / sqrt(m->h), r->pats, k.q, k.k, k.v, k.a,
+          k.lse});
   if (x_out.p.at) {
     rp_tensor z = gated(r, &k, P);
     if (x_out.p.at != x_in.p.at) RP_PUT(r, cast, {(int64_t)r->n * d, x_in, x_out});
@@ -78,8 +79,9 @@ static rp_tensor back_to_projection(rp_run *r, const kept *k, rp_tensor dz, int6
   rp_tensor dq = rp_run_tmp(r, r->real, n * m->d);
   rp_tensor dk = rp_run_tmp(r, r->real, n * kv), dv = rp_run_tmp(r, r->real, n * kv);
   RP_PUT(r, ogate_bwd, {r->n, m->d, P, k->a, k->p, dz, dz, dp});
-  RP_PUT(r, attend_bwd, {r->rows, m->H, m->Hk, m->h, r->pats_stride, 1 / sqrt(m->h), r->pats, k->q,
-                         k->k, k->v, k->a, dz, dq, dk, dv, k->lse});
+  RP_PUT(r, attend_bwd,
+         {r->rows, m->H, m->Hk, m->h, r->pats_stride, 1 / sqrt(m->h), r->pats, k->q, k->k, k->v,
+          k->a, dz, dq, dk, dv, k->lse});
   RP_PUT(r, gate_bwd, {r->rows, m->H, m->Hk, m->h, m->apply_re, P, k->p, dq, dk, dv, dp, r->rope});
   return dp;
 }
@@ -98,8 +100,9 @@ static void backward(rp_run *r, const rp_tensor *w, const rp_tensor *g, rp_tenso
   rp_tensor dp = back_to_projection(r, &k, dy, P);
   rp_linear_grad_w(r, dp, normed(r, w, x_in, k.stat), P, d, g[RP_SLOT_IN]);
   rp_linear_grad_x(r, dp, w[RP_SLOT_IN], P, d, dy);
-  RP_PUT(r, norm_bwd, {r->n, d, m->mixer_norm, x_in, w[RP_SLOT_NORM1], dy, dx, g[RP_SLOT_NORM1],
-                       g[RP_SLOT_NORM1_BIAS], k.stat});
+  RP_PUT(r, norm_bwd,
+         {r->n, d, m->mixer_norm, x_in, w[RP_SLOT_NORM1], dy, dx, g[RP_SLOT_NORM1],
+          g[RP_SLOT_NORM1_BIAS], k.stat});
   r->tmp.used = mark;
 }
 

@@ -7,13 +7,13 @@ enum { PLANS = 64 };
 
 /* Where everything lies on the device; sizes only on a dry run. */
 typedef struct {
-  rp_tensor *x;      /* [N + 1]: input of every layer and of the last norm, real [n, d]; without
+  rp_tensor *x;  /* [N + 1]: input of every layer and of the last norm, real [n, d]; without
                         training all the same buffer */
-  rp_tensor mid;     /* input of the FFN, real [n, d]; per layer unless recomputing: see layer_acts */
-  rp_ptr acts;       /* [layers kept] x layer_acts bytes */
-  rp_tensor y;       /* the last norm's output, compute [n, d] */
-  rp_ptr last_stat;  /* of the last norm */
-  rp_tensor dx, dy;  /* gradients of the residual stream and of a norm's output, real [n, d] */
+  rp_tensor mid; /* input of the FFN, real [n, d]; per layer unless recomputing: see layer_acts */
+  rp_ptr acts;   /* [layers kept] x layer_acts bytes */
+  rp_tensor y;   /* the last norm's output, compute [n, d] */
+  rp_ptr last_stat; /* of the last norm */
+  rp_tensor dx, dy; /* gradients of the residual stream and of a norm's output, real [n, d] */
 } buffers;
 
 struct rp_net {
@@ -27,8 +27,8 @@ struct rp_net {
   size_t mixer_acts, layer_acts; /* bytes a layer keeps: mixer | mid | ffn */
   rp_ptr acts, tmp;              /* what was allocated */
   size_t tmp_bytes;
-  rp_ptr pats;                   /* rp_pat [PLANS][N][Hk] */
-  rp_ptr rows;                   /* rp_row [PLANS][batch] */
+  rp_ptr pats; /* rp_pat [PLANS][N][Hk] */
+  rp_ptr rows; /* rp_row [PLANS][batch] */
   rp_ptr rope;
   int plans;
   int rows_batch[PLANS], rows_T[PLANS]; /* what rows of a plan now say */
@@ -68,9 +68,9 @@ static void carve_acts(rp_net *net, rp_carve *c, const rp_run *r, rp_tensor *x) 
   net->layer_acts = one.used;
   bool each = net->o.train && !net->o.recompute;
   b->acts = rp_carve_take(c, net->layer_acts * (size_t)(each ? m->N : 1));
-  b->y = (rp_tensor){rp_carve_take(c, (size_t)r->n * (size_t)m->d *
-                                          (size_t)rp_dtype_bytes(net->compute)),
-                     net->compute};
+  b->y = (rp_tensor){
+      rp_carve_take(c, (size_t)r->n * (size_t)m->d * (size_t)rp_dtype_bytes(net->compute)),
+      net->compute};
   b->last_stat = rp_carve_take(c, (size_t)r->n * 2 * (size_t)rp_dtype_bytes(net->real));
   if (!net->o.train) return;
   b->dx = (rp_tensor){rp_carve_take(c, bytes), net->real};
@@ -78,7 +78,10 @@ static void carve_acts(rp_net *net, rp_carve *c, const rp_run *r, rp_tensor *x) 
 }
 
 /* Acts of layer i: the mixer's, the FFN's input, the FFN's. */
-typedef struct { rp_ptr mixer, ffn; rp_tensor mid; } layer_at;
+typedef struct {
+  rp_ptr mixer, ffn;
+  rp_tensor mid;
+} layer_at;
 static layer_at layer_of(const rp_net *net, const rp_run *r, int i) {
   bool each = net->o.train && !net->o.recompute;
   size_t base = net->b.acts.at + (each ? net->layer_acts * (size_t)i : 0);
@@ -120,8 +123,9 @@ static rp_status forward(rp_net *net, rp_run *r, const rp_weights *h, rp_ptr ids
     h->done(h->ctx, net->q, i + 1);
   }
   RP_TRY(h->need(h->ctx, net->q, m->N + 1, &w, err));
-  RP_PUT(r, norm, {r->n, m->d, m->final_norm, net->b.x[m->N], w[RP_SLOT_LAST_NORM],
-                   w[RP_SLOT_LAST_NORM_BIAS], net->b.y, net->b.last_stat});
+  RP_PUT(r, norm,
+         {r->n, m->d, m->final_norm, net->b.x[m->N], w[RP_SLOT_LAST_NORM],
+          w[RP_SLOT_LAST_NORM_BIAS], net->b.y, net->b.last_stat});
   return RP_OK;
 }
 
@@ -148,9 +152,9 @@ static rp_status backward(rp_net *net, rp_run *r, const rp_weights *h, rp_ptr id
   RP_TRY(h->need(h->ctx, net->q, m->N + 1, &w, err));
   RP_TRY(h->grad(h->ctx, net->q, m->N + 1, &g, err));
   RP_PUT(r, zero, {net->b.dx.p, bytes});
-  RP_PUT(r, norm_bwd, {r->n, m->d, m->final_norm, net->b.x[m->N], w[RP_SLOT_LAST_NORM], net->b.dy,
-                       net->b.dx, g[RP_SLOT_LAST_NORM], g[RP_SLOT_LAST_NORM_BIAS],
-                       net->b.last_stat});
+  RP_PUT(r, norm_bwd,
+         {r->n, m->d, m->final_norm, net->b.x[m->N], w[RP_SLOT_LAST_NORM], net->b.dy, net->b.dx,
+          g[RP_SLOT_LAST_NORM], g[RP_SLOT_LAST_NORM_BIAS], net->b.last_stat});
   h->grad_ready(h->ctx, net->q, m->N + 1);
   h->done(h->ctx, net->q, m->N + 1);
   for (int i = m->N - 1; i >= 0; i--) {
@@ -173,8 +177,9 @@ static rp_status whole_pass(rp_net *net, rp_run *r, const rp_weights *h, const r
   RP_TRY(forward(net, r, h, p->ids, err));
   RP_TRY(head_of(net, h, &w, err));
   if (p->grad) RP_TRY(head_grad_of(net, h, &g, err));
-  RP_PUT(r, head_loss, {r->n, net->m.d, net->m.V, p->grad, p->weight, net->b.y, w, net->b.dy, g,
-                        p->labels, p->loss});
+  RP_PUT(r, head_loss,
+         {r->n, net->m.d, net->m.V, p->grad, p->weight, net->b.y, w, net->b.dy, g, p->labels,
+          p->loss});
   if (p->grad) return backward(net, r, h, p->ids, err);
   h->done(h->ctx, net->q, net->m.N + 1);
   h->done(h->ctx, net->q, 0);
@@ -338,9 +343,10 @@ void rp_net_close(rp_net *net) {
 rp_status rp_net_add_plan(rp_net *net, const rp_pats *pats, int *plan, rp_error *err) {
   const rp_model_settings *m = &net->m;
   if (pats->layers != m->N || pats->kv_heads != m->Hk)
-    return rp_fail(err, RP_USAGE, "the pattern is for %d layers of %d key-value heads, the model has "
-                   "%d of %d; give one integer or one per layer", pats->layers, pats->kv_heads, m->N,
-                   m->Hk);
+    return rp_fail(err, RP_USAGE,
+                   "the pattern is for %d layers of %d key-value heads, the model has "
+                   "%d of %d; give one integer or one per layer",
+                   pats->layers, pats->kv_heads, m->N, m->Hk);
   if (net->plans == PLANS)
     return rp_fail(err, RP_USAGE, "more than %d patterns in one run; use fewer at a time", PLANS);
   rp_upload(net->q, rp_ptr_add(net->pats, pats_bytes(m) * (size_t)net->plans), pats->at,
@@ -352,8 +358,10 @@ rp_status rp_net_add_plan(rp_net *net, const rp_pats *pats, int *plan, rp_error 
 /* The rows of a plan change only when the shape of the call does, so that a recorded pass holds. */
 static rp_status set_rows(rp_net *net, int batch, int T, int plan, rp_error *err) {
   if (plan < 0 || plan >= net->plans || batch < 1 || T < 1 || batch > net->o.batch || T > net->o.T)
-    return rp_fail(err, RP_USAGE, "a call of %d x %d tokens in plan %d does not fit a network opened "
-                   "for %d x %d", batch, T, plan, net->o.batch, net->o.T);
+    return rp_fail(err, RP_USAGE,
+                   "a call of %d x %d tokens in plan %d does not fit a network opened "
+                   "for %d x %d",
+                   batch, T, plan, net->o.batch, net->o.T);
   if (net->rows_batch[plan] == batch && net->rows_T[plan] == T) return RP_OK;
   for (int b = 0; b < batch; b++) {
     rp_row row = {.tok = b * T, .n = T, .pos = 0, .slot = -1, .plan = plan};
