@@ -2,8 +2,8 @@
  * are. Integers only, inline, no state: gcc and nvcc compile the same text.
  *
  * Token t sees s <= t when s < I, or t - s <= W, or D != -1 and (s+1) mod D == 0 (D = 1: dense).
- * The three sets are split so that they are disjoint: initial s < I; local s >= I, t - s <= W; dilated
- * s >= I, t - s > W. Positions are below 2^30; D is -1 or >= 1, W and I are >= 0. */
+ * The three sets are split so that they are disjoint: initial s < I; local s >= I, t - s <= W;
+ * dilated s >= I, t - s > W. Positions are below 2^30; D is -1 or >= 1, W and I are >= 0. */
 #ifndef RP_PATTERN_SEGS_H
 #define RP_PATTERN_SEGS_H
 

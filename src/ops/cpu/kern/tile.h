@@ -2,7 +2,8 @@
  *
  * A tile is row-major real memory with rows of a whole number of 64-byte lines. c[M][N] (+)= A B
  * with A(m, k) = a[m * am + k * ak], so that one function serves A, its transpose and broadcasts of
- * either; B is b[K][ldb]. N is a multiple of RP_LINE; M and K are any. Included by kern/ sources only. */
+ * either; B is b[K][ldb]. N is a multiple of RP_LINE; M and K are any. Included by kern/ sources
+ * only. */
 #ifndef RP_OPS_CPU_KERN_TILE_H
 #define RP_OPS_CPU_KERN_TILE_H
 
