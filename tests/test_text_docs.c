@@ -22,7 +22,7 @@ static rp_status read_all(const char *path, rp_str *out, rp_error *err) {
   char buf[777];
   size_t n = 1;
   rp_str_clear(out);
-  RP_TRY(rp_unpack_open(&r, path, err));
+  RP_TRY(rp_unpack_open(&r, path, NULL, err));
   rp_status st = RP_OK;
   while (n && !(st = rp_unpack_read(r, buf, sizeof buf, &n, err))) rp_str_addn(out, buf, n);
   rp_unpack_close(r);
@@ -214,7 +214,7 @@ static void show_docs(const rp_text_source *src, const char *path, rp_cuts cuts,
   rp_str_clear(out);
   rp_str_add(out, "");
   *empty = 0;
-  check_ok(rp_docs_open(&d, src, path, cuts, &err), err);
+  check_ok(rp_docs_open(&d, src, path, cuts, NULL, &err), err);
   do {
     check_ok(rp_docs_next(d, &b, &err), err);
     *empty += b.empty;

@@ -72,12 +72,12 @@ rp_status rp_text_source_check(const rp_text_source *s, rp_error *err) {
 }
 
 rp_status rp_docs_open(rp_docs **out, const rp_text_source *src, const char *path, rp_cuts cuts,
-                       rp_error *err) {
+                       const volatile int *stop, rp_error *err) {
   *out = NULL;
   rp_docs *d = rp_calloc(1, sizeof *d);
   if (!d) return rp_fail_memory(err, sizeof *d, "documents");
   *d = (rp_docs){.src = src, .cuts = cuts, .line = 1, .jsonl = rp_text_is_jsonl(src, path)};
-  rp_status st = rp_unpack_open(&d->r, path, err);
+  rp_status st = rp_unpack_open(&d->r, path, stop, err);
   if (st)
     rp_docs_close(d);
   else

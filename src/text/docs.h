@@ -26,10 +26,10 @@ typedef struct {
 void rp_batch_free(rp_batch *b);
 
 typedef struct rp_docs rp_docs;
-/* `src` must outlive it; path is one of its inputs. Pieces of JSON lines are whole lines, still
+/* `src` and `stop` (as for rp_unpack_open) must outlive it; path is one of its inputs. Pieces of JSON lines are whole lines, still
  * JSON. */
 rp_status rp_docs_open(rp_docs **d, const rp_text_source *src, const char *path, rp_cuts cuts,
-                       rp_error *err);
+                       const volatile int *stop, rp_error *err);
 void rp_docs_close(rp_docs *d); /* NULL is fine */
 /* Fills b with about 256 KiB; b->n is 0 only at the end. A document longer than that is cut where
  * `cuts` allows; one with no such place in 16 MiB is cut at a space or between characters. */

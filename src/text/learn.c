@@ -43,7 +43,8 @@ static rp_status next_batch(lines *l, rp_error *err) {
       l->of_file = l->left / (int64_t)(src->n - l->file);
       l->ticker.now.input = src->inputs[l->file];
       l->ticker.now.file = l->file;
-      RP_TRY(rp_docs_open(&l->docs, src, src->inputs[l->file++], (rp_cuts){true, true}, err));
+      RP_TRY(rp_docs_open(&l->docs, src, src->inputs[l->file++], (rp_cuts){true, true}, l->o->stop,
+                          err));
     }
     if (l->of_file > 0) RP_TRY(rp_docs_next(l->docs, &l->batch, err));
     if (l->batch.n) return RP_OK;

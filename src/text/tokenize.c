@@ -219,7 +219,9 @@ static bool fill(job *j, rp_job *to) {
   to->file = j->reading;
   to->name = src->inputs[j->reading];
   to->err = (rp_error){0};
-  to->st = j->docs ? RP_OK : rp_docs_open(&j->docs, src, to->name, j->tokenizer->cuts, &to->err);
+  to->st = j->docs
+               ? RP_OK
+               : rp_docs_open(&j->docs, src, to->name, j->tokenizer->cuts, j->o->stop, &to->err);
   if (!to->st) to->st = rp_docs_next(j->docs, &to->in, &to->err);
   if (!to->st) to->jsonl = rp_docs_is_jsonl(j->docs);
   if (!to->st) j->ticker.now.bytes = j->bytes_before + rp_docs_raw(j->docs);

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -20,6 +21,7 @@ typedef enum { PLAIN, GZIP, ZSTD } packing;
 struct rp_unpack {
   char *name;
   int fd;
+  const volatile int *stop;
   bool close_fd, at_end; /* at_end: the file itself has no more */
   packing kind;
   size_t from, to; /* raw[from, to) is read and not yet used */
@@ -37,6 +39,19 @@ struct rp_unpack {
   uint8_t raw[RAW];
 };
 
+/* A signal restarts read, so a wait for a silent pipe looks at the flag itself. */
+static rp_status wait_for_bytes(const rp_unpack *r, rp_error *err) {
+  struct pollfd p = {.fd = r->fd, .events = POLLIN};
+  while (r->stop) {
+    if (*r->stop)
+      return rp_fail(err, RP_STOPPED, "%s: stopped as asked; the same call goes on from here",
+                     r->name);
+    const int ready = poll(&p, 1, 100);
+    if (ready > 0 || (ready < 0 && errno != EINTR)) break; /* an error shows in read */
+  }
+  return RP_OK;
+}
+
 static rp_status refill(rp_unpack *r, rp_error *err) {
   if (r->from > 0) {
     memmove(r->raw, r->raw + r->from, r->to - r->from);
@@ -44,6 +59,7 @@ static rp_status refill(rp_unpack *r, rp_error *err) {
     r->from = 0;
   }
   while (!r->at_end && r->to < RAW) {
+    RP_TRY(wait_for_bytes(r, err));
     ssize_t n = read(r->fd, r->raw + r->to, RAW - r->to);
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) return rp_fail_errno(err, "cannot read", r->name);
@@ -204,7 +220,8 @@ static rp_status check_head(rp_unpack *r, rp_error *err) {
   return RP_OK;
 }
 
-rp_status rp_unpack_open(rp_unpack **out, const char *path, rp_error *err) {
+rp_status rp_unpack_open(rp_unpack **out, const char *path, const volatile int *stop,
+                         rp_error *err) {
   rp_status st = RP_OK;
   const bool is_stdin = strcmp(path, "-") == 0;
   *out = NULL;
@@ -213,6 +230,7 @@ rp_status rp_unpack_open(rp_unpack **out, const char *path, rp_error *err) {
   rp_unpack *r = rp_calloc(1, sizeof *r);
   if (!r) return rp_fail_memory(err, sizeof *r, "a reader");
   r->fd = -1;
+  r->stop = stop;
   r->name = rp_strdup(is_stdin ? "standard input" : path);
   if (!r->name) RP_GO(rp_fail_memory(err, strlen(path) + 1, "the name of a file"));
   r->close_fd = !is_stdin;

@@ -5,9 +5,10 @@
 #include "base/mem.h"
 
 typedef struct rp_unpack rp_unpack;
-/* "-" is standard input. What the file is shows in its first bytes. A UTF-8 mark in front of the
+/* stop: NULL, or becomes nonzero, which ends the wait for a pipe with RP_STOPPED; outlives r.
+ * "-" is standard input. What the file is shows in its first bytes. A UTF-8 mark in front of the
  * text is skipped; UTF-16, Parquet and other packers are RP_BAD_DATA with what to do about it. */
-rp_status rp_unpack_open(rp_unpack **r, const char *path, rp_error *err);
+rp_status rp_unpack_open(rp_unpack **r, const char *path, const volatile int *stop, rp_error *err);
 void rp_unpack_close(rp_unpack *r); /* NULL is fine */
 /* Up to cap bytes; *n is 0 only at the end. A packed file that is cut off or broken is
  * RP_BAD_DATA. */

@@ -116,6 +116,19 @@ printf '{"text": "x"}' >late.jsonl
 tok --input text-*.txt late.jsonl --separator "$sep" --out partly >out.txt
 check "which the next call takes up" grep -q '10 of 11 files done before' out.txt
 
+# --- stopped by a signal -------------------------------------------------------------------------
+mkfifo silent
+exec 9<>silent
+"$RATPLUS" tokenize --tokenizer "$model" --input - --out stopped <silent >/dev/null 2>stop.txt &
+pid=$!
+for i in $(seq 100); do [ -e stopped/tokenize.parts/lock ] && break; sleep 0.1; done
+sleep 0.2
+kill -TERM $pid
+wait $pid
+check "a signal while a pipe is silent ends it with 75" test $? = 75
+exec 9>&-
+check "which says so" grep -q 'stopped as asked' stop.txt
+
 # --- tokenizer train ----------------------------------------------------------------------------
 "$RATPLUS" tokenizer train --input text-*.txt --vocab-size 400 --out t.model >out.txt 2>err.txt
 check "tokenizer train writes a model" test -s t.model -a "$(cat out.txt)" = t.model
