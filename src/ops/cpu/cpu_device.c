@@ -29,8 +29,14 @@ void rp_cpu_engine_close(rp_cpu_engine *e) {
   e->products = NULL;
 }
 
+/* Columns that are one element wide and not packed: oneDNN 3.7 misreads the stride of some. */
+static bool strided_column(const rp_gemm_args *a) {
+  return ((a->ta ? a->M : a->K) == 1 && a->lda != 1) ||
+         ((a->tb ? a->K : a->N) == 1 && a->ldb != 1) || (a->N == 1 && a->ldc != 1);
+}
+
 static bool own_product(const rp_cpu_engine *e, const rp_gemm_args *a) {
-  return !e->products || (a->a.dtype == RP_BF16 && e->way == RP_BF16_WIDEN);
+  return !e->products || (a->a.dtype == RP_BF16 && e->way == RP_BF16_WIDEN) || strided_column(a);
 }
 
 static void gemm(rp_cpu_ctx *c, const rp_gemm_args *a, size_t used) {
@@ -47,8 +53,8 @@ static size_t gemm_scratch(const rp_cpu_ctx *c, const rp_gemm_args *a) {
 }
 
 static rp_cpu_ctx context(const rp_cpu_engine *e) {
-  return (rp_cpu_ctx){.threads = e->threads, .gemm = gemm,
-                      .gemm_scratch = gemm_scratch, .products = e};
+  return (rp_cpu_ctx){
+      .threads = e->threads, .gemm = gemm, .gemm_scratch = gemm_scratch, .products = e};
 }
 
 bool rp_cpu_engine_has(const rp_cpu_engine *e, rp_op op) { return e->table->run[op] != NULL; }
@@ -63,8 +69,10 @@ void rp_cpu_engine_run(const rp_cpu_engine *e, uint8_t *scratch, size_t bytes, r
                        const void *args, rp_error *err) {
   const size_t need = rp_cpu_engine_scratch(e, op, args);
   if (need > bytes) {
-    rp_fail(err, RP_FAIL, "op %s takes %zu bytes of scratch and its queue has %zu; reserve them "
-            "before the step", rp_op_name(op), need, bytes);
+    rp_fail(err, RP_FAIL,
+            "op %s takes %zu bytes of scratch and its queue has %zu; reserve them "
+            "before the step",
+            rp_op_name(op), need, bytes);
     return;
   }
   rp_cpu_ctx c = context(e);
