@@ -138,6 +138,11 @@ int cli_use_threads(const cli_args *a);
 
 /* --- output ------------------------------------------------------------------------------- */
 
+/* On stdout: s quoted and escaped; `,"name":x`, nothing when x was not measured. The program never
+ * sets a locale, so printf's point is a point. */
+void cli_json_string(const char *s);
+void cli_json_real(const char *name, double x);
+
 /* "ratplus: error: TEXT" to stderr; returns the exit code of the error. */
 int cli_error(const rp_error *err);
 int cli_fail(rp_status status, const char *fmt, ...) RP_PRINTF(2, 3);

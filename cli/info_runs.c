@@ -35,40 +35,22 @@ static void print_run(const rp_run_info *r) {
                          (long long)r->skipped);
 }
 
-static void json_string(const char *s) {
-  putchar('"');
-  for (; *s; s++) {
-    const unsigned char c = (unsigned char)*s;
-    if (c == '"' || c == '\\')
-      printf("\\%c", c);
-    else if (c < 32)
-      printf("\\u%04x", c);
-    else
-      putchar(c);
-  }
-  putchar('"');
-}
-
-static void json_real(const char *name, double x) {
-  if (isfinite(x)) printf(",\"%s\":%.9g", name, x);
-}
-
 static void print_run_json(const rp_run_info *r) {
   printf("{\"run\":");
-  json_string(r->dir);
+  cli_json_string(r->dir);
   printf(",\"state\":\"%s\",\"step\":%lld,\"of\":%lld", r->state, (long long)r->step,
          (long long)r->of);
   if (r->checkpoint >= 0) printf(",\"checkpoint\":%lld", (long long)r->checkpoint);
   if (r->holder[0]) {
     printf(",\"held_by\":");
-    json_string(r->holder);
+    cli_json_string(r->holder);
   }
-  json_real("train_loss", r->train_loss);
-  json_real("val_loss", r->val_loss);
-  json_real("val_loss_dense", r->val_loss_dense);
-  json_real("tokens_per_second", r->tokens_per_second);
-  json_real("seconds_per_step", r->seconds_per_step);
-  json_real("save_seconds", r->save_seconds);
+  cli_json_real("train_loss", r->train_loss);
+  cli_json_real("val_loss", r->val_loss);
+  cli_json_real("val_loss_dense", r->val_loss_dense);
+  cli_json_real("tokens_per_second", r->tokens_per_second);
+  cli_json_real("seconds_per_step", r->seconds_per_step);
+  cli_json_real("save_seconds", r->save_seconds);
   printf(",\"skipped\":%lld}\n", (long long)r->skipped);
 }
 
@@ -167,7 +149,7 @@ static void print_plan_json(const rp_train_plan *p) {
   group g[GROUPS];
   list_groups(&p->memory, g);
   printf("{\"run_dir\":");
-  json_string(p->run_dir);
+  cli_json_string(p->run_dir);
   printf(",\"parameters\":%lld", (long long)p->parameters);
   if (p->steps >= 0) printf(",\"steps\":%lld", (long long)p->steps);
   printf(",\"tokens_per_step\":%lld,\"accumulation\":%d,\"flops_per_step\":%.9g,\"memory\":{",
@@ -179,7 +161,7 @@ static void print_plan_json(const rp_train_plan *p) {
          (unsigned long long)p->memory.checkpoint, p->fits ? "true" : "false");
   if (!p->fits) {
     printf(",\"advice\":");
-    json_string(p->advice);
+    cli_json_string(p->advice);
   }
   printf("}\n");
 }

@@ -10,37 +10,19 @@ static void on_progress(void *ctx, int64_t done, int64_t of) {
   cli_progress_update(ctx, (uint64_t)done, (uint64_t)of, "evaluating");
 }
 
-static void print_string(const char *s) {
-  putchar('"');
-  for (; *s; s++) {
-    const unsigned char c = (unsigned char)*s;
-    if (c == '"' || c == '\\')
-      printf("\\%c", c);
-    else if (c < 32)
-      printf("\\u%04x", c);
-    else
-      putchar(c);
-  }
-  putchar('"');
-}
-
-static void print_field(const char *name, double x) {
-  if (isfinite(x)) printf(",\"%s\":%.9g", name, x);
-}
-
 static void print_json(const char *label, const rp_eval_row *rows, size_t n) {
   for (size_t i = 0; i < n; i++) {
     const rp_eval_row *r = &rows[i];
     printf("{\"label\":");
-    print_string(label);
+    cli_json_string(label);
     printf(",\"pattern\":");
-    print_string(r->pattern);
-    print_field("loss", r->loss);
-    print_field("perplexity", r->perplexity);
+    cli_json_string(r->pattern);
+    cli_json_real("loss", r->loss);
+    cli_json_real("perplexity", r->perplexity);
     printf(",\"tokens\":%lld,\"windows\":%lld,\"seq_len\":%d", (long long)r->tokens,
            (long long)r->windows, r->seq_len);
-    print_field("tokens_per_second", r->tokens_per_second);
-    print_field("cache_bytes_per_token", r->cache_bytes_per_token);
+    cli_json_real("tokens_per_second", r->tokens_per_second);
+    cli_json_real("cache_bytes_per_token", r->cache_bytes_per_token);
     printf(",\"trained\":%s}\n", r->trained ? "true" : "false");
   }
 }

@@ -1,0 +1,23 @@
+/* JSON on stdout, for verbs that print rows of their own. */
+#include <math.h>
+#include <stdio.h>
+
+#include "cli/cli.h"
+
+void cli_json_string(const char *s) {
+  putchar('"');
+  for (; *s; s++) {
+    const unsigned char c = (unsigned char)*s;
+    if (c == '"' || c == '\\')
+      printf("\\%c", c);
+    else if (c < 32)
+      printf("\\u%04x", c);
+    else
+      putchar(c);
+  }
+  putchar('"');
+}
+
+void cli_json_real(const char *name, double x) {
+  if (isfinite(x)) printf(",\"%s\":%.9g", name, x);
+}
