@@ -19,8 +19,8 @@ static void print_run(const rp_run_info *r) {
   printf("%s\n", r->dir);
   printf("  %-18s %s\n", "state", r->state);
   printf("  %-18s %lld of %lld\n", "steps", (long long)r->step, (long long)r->of);
-  if (r->checkpoint >= 0) printf("  %-18s step %lld\n", "latest checkpoint",
-                                 (long long)r->checkpoint);
+  if (r->checkpoint >= 0)
+    printf("  %-18s step %lld\n", "latest checkpoint", (long long)r->checkpoint);
   if (r->holder[0]) printf("  %-18s %s\n", "held by", r->holder);
   line_real("train_loss", r->train_loss, "");
   line_real("val_loss", r->val_loss, "");
@@ -29,10 +29,12 @@ static void print_run(const rp_run_info *r) {
   line_real("iteration", r->seconds_per_step, " s");
   line_real("save", r->save_seconds, " s");
   if (isfinite(r->seconds_per_step) && isfinite(r->save_seconds))
-    printf("  %-18s %.0f s (iteration and save): let the scheduler signal this long before the "
-           "end\n", "signal lead", ceil(r->seconds_per_step + r->save_seconds));
-  if (r->skipped) printf("  %-18s %lld optimizer steps (not finite)\n", "skipped",
-                         (long long)r->skipped);
+    printf(
+        "  %-18s %.0f s (iteration and save): let the scheduler signal this long before the "
+        "end\n",
+        "signal lead", ceil(r->seconds_per_step + r->save_seconds));
+  if (r->skipped)
+    printf("  %-18s %lld optimizer steps (not finite)\n", "skipped", (long long)r->skipped);
 }
 
 static void print_run_json(const rp_run_info *r) {
@@ -100,16 +102,11 @@ enum { GROUPS = 10 };
 
 static void list_groups(const rp_train_memory *m, group g[GROUPS]) {
   const group all[GROUPS] = {
-      {"parameters", "parameters", m->masters},
-      {"rounded copy", "copy", m->copy},
-      {"gradients", "gradients", m->grads},
-      {"optimizer", "optimizer", m->optimizer},
-      {"activations", "activations", m->acts},
-      {"work buffers", "work", m->work},
-      {"scratch", "scratch", m->scratch},
-      {"tables", "tables", m->tables},
-      {"loader", "loader", m->loader},
-      {"saving", "saving", m->saving}};
+      {"parameters", "parameters", m->masters}, {"rounded copy", "copy", m->copy},
+      {"gradients", "gradients", m->grads},     {"optimizer", "optimizer", m->optimizer},
+      {"activations", "activations", m->acts},  {"work buffers", "work", m->work},
+      {"scratch", "scratch", m->scratch},       {"tables", "tables", m->tables},
+      {"loader", "loader", m->loader},          {"saving", "saving", m->saving}};
   memcpy(g, all, sizeof all);
 }
 
@@ -154,8 +151,7 @@ static void print_plan_json(const rp_train_plan *p) {
   if (p->steps >= 0) printf(",\"steps\":%lld", (long long)p->steps);
   printf(",\"tokens_per_step\":%lld,\"accumulation\":%d,\"flops_per_step\":%.9g,\"memory\":{",
          (long long)p->tokens_per_step, p->accumulation, p->flops_per_step);
-  for (int i = 0; i < GROUPS; i++)
-    printf("\"%s\":%llu,", g[i].key, (unsigned long long)g[i].bytes);
+  for (int i = 0; i < GROUPS; i++) printf("\"%s\":%llu,", g[i].key, (unsigned long long)g[i].bytes);
   printf("\"total\":%llu,\"available\":%llu},\"checkpoint_bytes\":%llu,\"fits\":%s",
          (unsigned long long)p->memory.total, (unsigned long long)p->memory.available,
          (unsigned long long)p->memory.checkpoint, p->fits ? "true" : "false");

@@ -64,8 +64,10 @@ static void read_options(const cli_args *a, rp_eval_opts *o, const char **patter
 static int check_options(const cli_args *a) {
   const int64_t T = cli_int(a, "seq-len"), bytes = cli_int(a, "num-bytes");
   if (cli_count(a, "model") > 1)
-    return cli_fail(RP_USAGE, "--model is given %zu times; one at a time, with --json the results "
-                    "of several are laid side by side by `ratplus info`", cli_count(a, "model"));
+    return cli_fail(RP_USAGE,
+                    "--model is given %zu times; one at a time, with --json the results "
+                    "of several are laid side by side by `ratplus info`",
+                    cli_count(a, "model"));
   if (cli_has(a, "seq-len") && (T < 1 || T > 262144))
     return cli_fail(RP_USAGE, "--seq-len %lld: must be from 1 to 262144", (long long)T);
   if (cli_has(a, "num-bytes") && bytes != 1 && bytes != 2 && bytes != 4)
@@ -126,13 +128,23 @@ static int run(const cli_args *a) {
 static const cli_flag flags[] = {
     CLI_FLAG_MODEL,
     CLI_FLAG_PATTERN,
-    {.name = "data", .letter = 'f', .type = CLI_TEXT, .value = "FILE",
+    {.name = "data",
+     .letter = 'f',
+     .type = CLI_TEXT,
+     .value = "FILE",
      .help = "a token file, of which every full window counts"},
-    {.name = "seq-len", .letter = 'c', .type = CLI_INT, .value = "T",
+    {.name = "seq-len",
+     .letter = 'c',
+     .type = CLI_INT,
+     .value = "T",
      .help = "tokens of a window (default: the model's data.seq_len)"},
-    {.name = "num-bytes", .type = CLI_INT, .value = "1|2|4",
+    {.name = "num-bytes",
+     .type = CLI_INT,
+     .value = "1|2|4",
      .help = "bytes per id (default: FILE.json's, else the model's data.num_bytes)"},
-    {.name = "label", .type = CLI_TEXT, .value = "NAME",
+    {.name = "label",
+     .type = CLI_TEXT,
+     .value = "NAME",
      .help = "what the results are called in JSON (default: the model's path)"},
     CLI_FLAG_DTYPE,
     CLI_FLAG_DEVICE,
@@ -147,7 +159,8 @@ static const char *const subs[] = {
 
 const cli_verb cli_verb_eval = {
     .name = "eval",
-    .usage = "loss --model PATH --data FILE [--pattern P ...] | loss experiment=NAME [key=value ...]",
+    .usage =
+        "loss --model PATH --data FILE [--pattern P ...] | loss experiment=NAME [key=value ...]",
     .summary = "measure a model, pattern by pattern",
     .detail =
         "With --model and --data every full window of the token file counts, and labels after the "

@@ -140,8 +140,10 @@ static int check_launcher(const cli_args *a) {
   else if (getenv("SLURM_STEP_ID") && (n = count_of("SLURM_STEP_NUM_TASKS")) > 1)
     who = "SLURM_STEP_NUM_TASKS";
   if (!who) return 0;
-  return cli_fail(RP_USAGE, "%s says %ld ranks, and this build trains on one; start it without the "
-                  "launcher, or give --ranks 1", who, n);
+  return cli_fail(RP_USAGE,
+                  "%s says %ld ranks, and this build trains on one; start it without the "
+                  "launcher, or give --ranks 1",
+                  who, n);
 }
 
 /* The command line's words, and what --dtype stands for. */
@@ -216,10 +218,10 @@ static int run(const cli_args *a) {
 }
 
 static const cli_flag flags[] = {
-    {.name = "overwrite", .type = CLI_SWITCH,
+    {.name = "overwrite",
+     .type = CLI_SWITCH,
      .help = "move another run that lies in the run directory to NAME.old-N and start anew"},
-    {.name = "take-over", .type = CLI_SWITCH,
-     .help = "break the lock of a machine that is gone"},
+    {.name = "take-over", .type = CLI_SWITCH, .help = "break the lock of a machine that is gone"},
     {.name = "ranks", .type = CLI_INT, .value = "N", .help = "how many ranks train together"},
     CLI_FLAG_DTYPE,
     CLI_FLAG_DEVICE,

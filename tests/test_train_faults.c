@@ -14,8 +14,8 @@
 
 enum { KILL_STEPS = 24 };
 
-static const char *const kill_words[] = {"trainer.save_interval=0.05", "trainer.keep_last=3",
-                                         "trainer.eval_when_log=true", "optim/optimizer=adam",
+static const char *const kill_words[] = {"trainer.save_interval=0.05",  "trainer.keep_last=3",
+                                         "trainer.eval_when_log=true",  "optim/optimizer=adam",
                                          "data.train._name_=lm_random", NULL};
 
 /* The program started anew as `FILE --train DATA RUN`: a process of its own, so that a kill hits one
@@ -266,8 +266,7 @@ static void metrics_wait_for_room(void **state) {
   signal(SIGXFSZ, SIG_IGN);
   snprintf(run, sizeof run, "%s", check_path("full-metrics"));
   rp_config *c = box_config(run, 10, more);
-  t = (trouble){.log = {.stop_at = -1}, .run = run, .from = 2, .to = 6,
-                .spoil = fill_for_metrics};
+  t = (trouble){.log = {.stop_at = -1}, .run = run, .from = 2, .to = 6, .spoil = fill_for_metrics};
   check_ok(train_in_trouble(c, &t, NULL, &err), err);
   assert_non_null(strstr(spoken, "metrics.jsonl"));
   rp_metrics *m;

@@ -33,12 +33,21 @@ static void counts_steps_as_written(void **state) {
 static void rates_are_those_of_the_formula(void **state) {
   (void)state;
   const rp_optim_settings o = {.lr = 1, .eta_min = 0.2, .warmup = 0.34, .sched = RP_SCHED_COSINE};
-  const double want[12] = {0.25, 0.5, 0.75, 1.0, 1.0, 0.9695518130045147, 0.882842712474619,
-                           0.7530733729460359, 0.6, 0.4469266270539641, 0.317157287525381,
+  const double want[12] = {0.25,
+                           0.5,
+                           0.75,
+                           1.0,
+                           1.0,
+                           0.9695518130045147,
+                           0.882842712474619,
+                           0.7530733729460359,
+                           0.6,
+                           0.4469266270539641,
+                           0.317157287525381,
                            0.2304481869954853};
   for (int i = 0; i < 12; i++) check_close(rp_sched_lr(&o, i, 12), want[i], 1e-15);
-  const rp_optim_settings flat = {.lr = 0.3, .eta_min = 0.2, .warmup = 0.5,
-                                  .sched = RP_SCHED_CONSTANT};
+  const rp_optim_settings flat = {
+      .lr = 0.3, .eta_min = 0.2, .warmup = 0.5, .sched = RP_SCHED_CONSTANT};
   for (int i = 0; i < 12; i++) assert_true(rp_sched_lr(&flat, i, 12) == 0.3);
 }
 
@@ -175,7 +184,11 @@ static void events_are_framed(void **state) {
     const uint8_t *rest = event + 9;
     static const uint8_t start[] = {0x10, 0xac, 0x02, 0x3a, 0x02, 0x08, 0x01};
     static const uint8_t value[] = {0x10, 0xad, 0x02, 0x2a, 0x13, 0x0a, 0x11, 0x0a, 0x0a};
-    if (records == 0) assert_memory_equal(rest, "\x1a\x0d" "brain.Event:2", 15);
+    if (records == 0)
+      assert_memory_equal(rest,
+                          "\x1a\x0d"
+                          "brain.Event:2",
+                          15);
     if (records == 1) assert_memory_equal(rest, start, sizeof start);
     if (records == 2) {
       assert_memory_equal(rest, value, sizeof value);
@@ -254,8 +267,13 @@ static void status_is_read_back(void **state) {
   check_ok(rp_run_status_read(dir, &got, &err), err);
   assert_string_equal(got.state, "stopped");
   assert_true(got.step == 7 && got.of == 9 && got.val_loss == 1.25 && isnan(got.val_loss_dense));
-  const char *bad[] = {"", "[]", "{}", "{\"state\":1,\"step\":2,\"of\":3}", "{\"state\":\"x\"}",
-                       "{\"state\":\"x\",\"step\":\"2\",\"of\":3}", "nonsense"};
+  const char *bad[] = {"",
+                       "[]",
+                       "{}",
+                       "{\"state\":1,\"step\":2,\"of\":3}",
+                       "{\"state\":\"x\"}",
+                       "{\"state\":\"x\",\"step\":\"2\",\"of\":3}",
+                       "nonsense"};
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
     check_ok(rp_file_replace(path, bad[i], strlen(bad[i]), false, &err), err);
     check_fails(rp_run_status_read(dir, &got, &err), RP_BAD_DATA, err, "status");
@@ -278,8 +296,14 @@ static rp_status fill(void *ctx, const char *dir, rp_error *err) {
   if (f->fail == 1) return rp_fail(err, RP_FAIL, "no room");
   if (f->fail == 2) raise(SIGKILL);
   snprintf(path, sizeof path, "%s/state.json", dir);
-  const rp_loop_state s = {.step = f->step, .of = 100, .adam_step = 2 * f->step, .shards = 1,
-                           .val_loss = NAN, .val_loss_dense = 3.5, .val_step = -1, .cpu = "x"};
+  const rp_loop_state s = {.step = f->step,
+                           .of = 100,
+                           .adam_step = 2 * f->step,
+                           .shards = 1,
+                           .val_loss = NAN,
+                           .val_loss_dense = 3.5,
+                           .val_step = -1,
+                           .cpu = "x"};
   return rp_loop_state_write(path, &s, err);
 }
 
@@ -386,8 +410,12 @@ static void bad_states_are_refused(void **state) {
   rp_error err = {0};
   rp_loop_state s;
   const char *path = check_path("bad-state.json");
-  const char *bad[] = {"{", "[]", "{\"step\":1}", "{\"step\":-1,\"adam_step\":0}",
-                       "{\"step\":5,\"adam_step\":1,\"of\":4}", "{\"step\":1.5,\"adam_step\":1}",
+  const char *bad[] = {"{",
+                       "[]",
+                       "{\"step\":1}",
+                       "{\"step\":-1,\"adam_step\":0}",
+                       "{\"step\":5,\"adam_step\":1,\"of\":4}",
+                       "{\"step\":1.5,\"adam_step\":1}",
                        "{\"step\":1,\"adam_step\":1,\"shards\":99999999999}",
                        "{\"step\":1,\"adam_step\":\"1\"}"};
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
@@ -419,19 +447,12 @@ static void old_runs_are_moved_away(void **state) {
 }
 
 static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(counts_steps_as_written),
-    cmocka_unit_test(rates_are_those_of_the_formula),
-    cmocka_unit_test(metrics_are_read_back),
-    cmocka_unit_test(metrics_are_cut_at_a_resume),
-    cmocka_unit_test(crc_is_castagnolis),
-    cmocka_unit_test(events_are_framed),
-    cmocka_unit_test(lock_has_one_holder),
-    cmocka_unit_test(lock_of_the_dead_is_replaced),
-    cmocka_unit_test(status_is_read_back),
-    cmocka_unit_test(checkpoint_is_whole_or_absent),
-    cmocka_unit_test(latest_decides),
-    cmocka_unit_test(old_checkpoints_go),
-    cmocka_unit_test(bad_states_are_refused),
-    cmocka_unit_test(old_runs_are_moved_away),
+    cmocka_unit_test(counts_steps_as_written), cmocka_unit_test(rates_are_those_of_the_formula),
+    cmocka_unit_test(metrics_are_read_back),   cmocka_unit_test(metrics_are_cut_at_a_resume),
+    cmocka_unit_test(crc_is_castagnolis),      cmocka_unit_test(events_are_framed),
+    cmocka_unit_test(lock_has_one_holder),     cmocka_unit_test(lock_of_the_dead_is_replaced),
+    cmocka_unit_test(status_is_read_back),     cmocka_unit_test(checkpoint_is_whole_or_absent),
+    cmocka_unit_test(latest_decides),          cmocka_unit_test(old_checkpoints_go),
+    cmocka_unit_test(bad_states_are_refused),  cmocka_unit_test(old_runs_are_moved_away),
 };
 CHECK_MAIN(tests)

@@ -66,8 +66,8 @@ static void get_masters(box *b, double *out) {
 static void follow(rp_device_kind kind, rp_opt_name name, double clip, double tolerance) {
   rp_error err = {0};
   rp_rng r = check_rng(20 + (uint64_t)name);
-  rp_optim_settings o = {.name = name, .weight_decay = 0.1, .beta1 = 0.9, .beta2 = 0.95,
-                         .eps = 1e-8, .momentum = 0.8};
+  rp_optim_settings o = {
+      .name = name, .weight_decay = 0.1, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .momentum = 0.8};
   rp_model_settings m = box_settings(2, 2, 2, 8, 40, 37);
   rp_optimizer opt;
   rp_ctl ctl;
@@ -122,8 +122,8 @@ static void a_skipped_step_changes_nothing(void **state) {
   (void)state;
   rp_error err = {0};
   rp_rng r = check_rng(30);
-  const rp_optim_settings o = {.name = RP_OPT_ADAMW, .weight_decay = 0.1, .beta1 = 0.9,
-                               .beta2 = 0.95, .eps = 1e-8};
+  const rp_optim_settings o = {
+      .name = RP_OPT_ADAMW, .weight_decay = 0.1, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8};
   rp_model_settings m = box_settings(1, 2, 2, 8, 40, 37);
   rp_optimizer opt;
   rp_ctl ctl;

@@ -12,17 +12,32 @@ static const rp_json *array_of(const rp_json *o, const char *key) {
 
 static rp_config *reference_config(const char *run_dir) {
   static char own[8][1024];
-  const char *words[] = {
-      "experiment=fineweb_edu/ratplus-1b", own[0], "trainer.dtype=float32", own[1],
-      "trainer.load_checkpoint=false", "data.vocab_size=97", "data.seq_len=96",
-      "data.batch_size=2", "data.global_batch_size=4", own[2], "data.train.limit_tokens=7680",
-      own[3], "data.val.limit_tokens=-1", "trainer.log_interval=1", "model.backbone.num_layers=3",
-      "model.backbone.d_model=64", "model.backbone.seq_cell.d_head=16",
-      "model.backbone.seq_cell.dilation_size=8", own[4]};
+  const char *words[] = {"experiment=fineweb_edu/ratplus-1b",
+                         own[0],
+                         "trainer.dtype=float32",
+                         own[1],
+                         "trainer.load_checkpoint=false",
+                         "data.vocab_size=97",
+                         "data.seq_len=96",
+                         "data.batch_size=2",
+                         "data.global_batch_size=4",
+                         own[2],
+                         "data.train.limit_tokens=7680",
+                         own[3],
+                         "data.val.limit_tokens=-1",
+                         "trainer.log_interval=1",
+                         "model.backbone.num_layers=3",
+                         "model.backbone.d_model=64",
+                         "model.backbone.seq_cell.d_head=16",
+                         "model.backbone.seq_cell.dilation_size=8",
+                         own[4]};
   snprintf(own[0], 1024, "configs_dir=%s", check_source("configs"));
-  snprintf(own[1], 1024, "trainer.pretrained_path=%s", check_source("tests/data/reference/ratplus.pth"));
-  snprintf(own[2], 1024, "data.train.tokenized_file_path=%s", check_source("tests/data/reference/train.bin"));
-  snprintf(own[3], 1024, "data.val.tokenized_file_path=%s", check_source("tests/data/reference/val.bin"));
+  snprintf(own[1], 1024, "trainer.pretrained_path=%s",
+           check_source("tests/data/reference/ratplus.pth"));
+  snprintf(own[2], 1024, "data.train.tokenized_file_path=%s",
+           check_source("tests/data/reference/train.bin"));
+  snprintf(own[3], 1024, "data.val.tokenized_file_path=%s",
+           check_source("tests/data/reference/val.bin"));
   snprintf(own[4], 1024, "run_dir=%s", run_dir);
   rp_error err = {0};
   rp_config *c = NULL;
@@ -42,7 +57,8 @@ static void follows_the_authors_run(void **state) {
   rp_config *c = reference_config(check_path("reference-run"));
   check_ok(box_train(c, RP_DEVICE_CPU, &log, false, &result, &err), err);
   check_ok(rp_file_read(check_source("tests/data/reference/joint-float32.json"), 1 << 20, &text,
-                        &len, &err), err);
+                        &len, &err),
+           err);
   check_ok(rp_json_parse(&doc, text, len, "joint-float32.json", &err), err);
   assert_int_equal(log.n, 20);
   const rp_json *root = rp_json_root(doc);
@@ -128,8 +144,11 @@ static void resumes_bit_for_bit_every_setting(void **state) {
   for (int i = 0; i < 12; i++) {
     char name[32];
     snprintf(name, sizeof name, "setting%d", i);
-    const char *more[] = {opts[i % 3], "optim.optimizer.lr=0.002", joint[i / 3 % 2],
-                          dtypes[i / 6], loads[check_pick(&r, 0, 1)],
+    const char *more[] = {opts[i % 3],
+                          "optim.optimizer.lr=0.002",
+                          joint[i / 3 % 2],
+                          dtypes[i / 6],
+                          loads[check_pick(&r, 0, 1)],
                           check_pick(&r, 0, 1) ? "trainer.recompute=true" : "trainer.max_epoch=1",
                           NULL};
     const int cuts[] = {check_pick(&r, 0, 4)};
@@ -224,8 +243,8 @@ static rp_status train_spoilt(const rp_config *c, spoil *s, box_log *log, rp_tra
   o.event = box_event;
   o.ctx = log;
   rp_threads_set(2);
-  const rp_train_inner in = {.device = RP_DEVICE_CPU, .no_rate = true, .step = spoil_step,
-                             .ctx = s};
+  const rp_train_inner in = {
+      .device = RP_DEVICE_CPU, .no_rate = true, .step = spoil_step, .ctx = s};
   return rp_train_with(c, &o, &in, result, err);
 }
 
@@ -272,7 +291,8 @@ static void stops_after_ten_in_a_row(void **state) {
   rp_config *c2 = box_config(check_path("hopeful"), 12, more);
   spoil s = {.from = 3, .to = 100};
   log = (box_log){.stop_at = -1};
-  check_fails(train_spoilt(c, &s, &log, &result, &err), RP_FAIL, err, "10 optimizer steps in a row");
+  check_fails(train_spoilt(c, &s, &log, &result, &err), RP_FAIL, err,
+              "10 optimizer steps in a row");
   assert_non_null(strstr(err.text, "step-00000008"));
   assert_int_equal(result.step, 8);
   /* Its weights are those after three good iterations: the same as of a run stopped there. */

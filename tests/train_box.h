@@ -126,8 +126,7 @@ CHECK_MAYBE static void box_same_file(const char *a, const char *b) {
   rp_error err = {0};
   check_ok(rp_map_open(&x, a, &err), err);
   check_ok(rp_map_open(&y, b, &err), err);
-  if (x.bytes != y.bytes || memcmp(x.data, y.data, x.bytes))
-    fail_msg("%s and %s differ", a, b);
+  if (x.bytes != y.bytes || memcmp(x.data, y.data, x.bytes)) fail_msg("%s and %s differ", a, b);
   rp_map_close(&x);
   rp_map_close(&y);
 }

@@ -12,29 +12,29 @@ extern "C" {
 #endif
 
 typedef struct {
-  size_t size;               /* sizeof this struct; filled by rp_eval_defaults */
-  const char *model;         /* model directory, checkpoint, run or .pth; NULL: see rp_eval_loss */
-  const char *const *words;  /* "key=value" over the model's own configuration */
+  size_t size;              /* sizeof this struct; filled by rp_eval_defaults */
+  const char *model;        /* model directory, checkpoint, run or .pth; NULL: see rp_eval_loss */
+  const char *const *words; /* "key=value" over the model's own configuration */
   size_t n_words;
   const char *const *patterns; /* as in "D=16,W=256"; none: the model's own */
   size_t n_patterns;
-  const char *data;          /* token file: every full window of it */
-  int seq_len;               /* 0: the model's */
-  int num_bytes;             /* per id in `data`; 0: FILE.json, else the model's configuration */
-  const char *dtype;         /* "float32", "bfloat16"; NULL: the configuration's, else float32 */
-  const char *device;        /* "auto", "cpu", "cuda"; NULL: auto */
-  const volatile sig_atomic_t *stop; /* polled between batches; NULL: never */
+  const char *data;   /* token file: every full window of it */
+  int seq_len;        /* 0: the model's */
+  int num_bytes;      /* per id in `data`; 0: FILE.json, else the model's configuration */
+  const char *dtype;  /* "float32", "bfloat16"; NULL: the configuration's, else float32 */
+  const char *device; /* "auto", "cpu", "cuda"; NULL: auto */
+  const volatile sig_atomic_t *stop;                     /* polled between batches; NULL: never */
   void (*progress)(void *ctx, int64_t done, int64_t of); /* batches over all patterns; NULL */
   void *ctx;
 } rp_eval_opts;
 RP_API void rp_eval_defaults(rp_eval_opts *o);
 
 typedef struct {
-  char *pattern;      /* as it was used; free all rows with rp_eval_free */
-  int trained;        /* the model was trained in this pattern */
+  char *pattern; /* as it was used; free all rows with rp_eval_free */
+  int trained;   /* the model was trained in this pattern */
   double loss, perplexity;
-  int64_t tokens;     /* labels that counted */
-  int64_t windows;    /* sequences read */
+  int64_t tokens;  /* labels that counted */
+  int64_t windows; /* sequences read */
   int seq_len;
   double seconds, tokens_per_second;
   double cache_bytes_per_token; /* of keys and values in bfloat16 over a sequence of seq_len */

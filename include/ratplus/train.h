@@ -27,8 +27,8 @@ typedef enum {
 /* What was not measured is NaN, or NULL. Texts live until the callback returns. */
 typedef struct {
   rp_train_kind kind;
-  int64_t step, of;              /* steps count from 0; START: steps done */
-  int64_t tokens;                /* read since step 0 */
+  int64_t step, of;               /* steps count from 0; START: steps done */
+  int64_t tokens;                 /* read since step 0 */
   double train_loss, train_loss1; /* dense pass (or the only one); sparse pass */
   double val_loss, val_loss_dense;
   double lr;
@@ -41,11 +41,11 @@ typedef struct {
 } rp_train_event;
 
 typedef struct {
-  size_t size;  /* sizeof this struct; filled by rp_train_defaults */
-  int overwrite; /* a different run in the same place is moved to NAME.old-N */
-  int take_over; /* a lock of another machine is broken */
-  const char *job;    /* names this start in the lock ("slurm 4711"); NULL */
-  const char *device; /* "auto", "cpu", "cuda"; NULL: trainer.device */
+  size_t size;                       /* sizeof this struct; filled by rp_train_defaults */
+  int overwrite;                     /* a different run in the same place is moved to NAME.old-N */
+  int take_over;                     /* a lock of another machine is broken */
+  const char *job;                   /* names this start in the lock ("slurm 4711"); NULL */
+  const char *device;                /* "auto", "cpu", "cuda"; NULL: trainer.device */
   const volatile sig_atomic_t *stop; /* not 0: finish the iteration, save, return; NULL: never */
   void (*event)(void *ctx, const rp_train_event *e); /* on the calling thread; NULL */
   void *ctx;
@@ -74,17 +74,17 @@ RP_API rp_status rp_train(const rp_config *c, const rp_train_opts *opts, rp_trai
 /* Bytes by group, before anything is allocated. Of these, anonymous memory is what counts: token
  * files and weights files are mapped. */
 typedef struct {
-  uint64_t masters;   /* parameters in float32 */
-  uint64_t copy;      /* matrices rounded to the computed dtype */
+  uint64_t masters; /* parameters in float32 */
+  uint64_t copy;    /* matrices rounded to the computed dtype */
   uint64_t grads, optimizer;
-  uint64_t acts;      /* what forward keeps for backward */
-  uint64_t work;      /* buffers of the passes */
-  uint64_t scratch;   /* of the largest op */
-  uint64_t tables;    /* rotations, rows, plans */
-  uint64_t loader;    /* ids and labels of an iteration */
-  uint64_t saving;    /* one tensor on its way to or from a file */
+  uint64_t acts;    /* what forward keeps for backward */
+  uint64_t work;    /* buffers of the passes */
+  uint64_t scratch; /* of the largest op */
+  uint64_t tables;  /* rotations, rows, plans */
+  uint64_t loader;  /* ids and labels of an iteration */
+  uint64_t saving;  /* one tensor on its way to or from a file */
   uint64_t total;
-  uint64_t available; /* what this machine (or its cgroup) has to give now */
+  uint64_t available;  /* what this machine (or its cgroup) has to give now */
   uint64_t checkpoint; /* bytes of one checkpoint on disk */
 } rp_train_memory;
 
@@ -101,9 +101,9 @@ typedef struct {
   int64_t steps;           /* S; -1 where the data is not there */
   int64_t tokens_per_step; /* of the whole iteration, over accumulation and ranks */
   int accumulation;
-  double flops_per_step;   /* of one iteration, all its passes */
+  double flops_per_step; /* of one iteration, all its passes */
   int fits;
-  char advice[512];        /* not fitting: the setting that would make it fit; else "" */
+  char advice[512]; /* not fitting: the setting that would make it fit; else "" */
   char run_dir[4096];
 } rp_train_plan;
 /* Sizes of the run that the configuration describes. Token files are looked at if they are there. */
@@ -115,7 +115,7 @@ typedef struct {
   char dir[4096];
   char state[16]; /* running, stopped, finished, failed, interrupted (killed), "unknown" */
   int64_t step, of;
-  int64_t checkpoint; /* step of the latest checkpoint; -1: none */
+  int64_t checkpoint;                          /* step of the latest checkpoint; -1: none */
   double val_loss, val_loss_dense, train_loss; /* last ones; NaN: none */
   double tokens_per_second;
   double seconds_per_step; /* mean of the last lines; NaN */

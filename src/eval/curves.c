@@ -42,8 +42,10 @@ static rp_status label_curve(curve *c, const char *dir, rp_error *err) {
 static rp_status read_curve(curve *c, const char *dir, rp_error *err) {
   RP_TRY(rp_metrics_read(dir, &c->m, &c->n, err));
   if (!c->n)
-    return rp_fail(err, RP_BAD_DATA, "%s: has no metrics.jsonl with a line in it; name a run "
-                   "directory", dir);
+    return rp_fail(err, RP_BAD_DATA,
+                   "%s: has no metrics.jsonl with a line in it; name a run "
+                   "directory",
+                   dir);
   RP_TRY(label_curve(c, dir, err));
   c->x = rp_malloc(c->n, sizeof *c->x);
   c->train = rp_malloc(c->n, sizeof *c->train);
@@ -72,11 +74,11 @@ rp_status rp_runs_svg(const char *const *dirs, size_t n, char **svg, rp_error *e
     if (c->train_points)
       series[used++] = (rp_series){.label = c->train_label, .x = c->x, .y = c->train, .n = c->n};
     if (c->val_points)
-      series[used++] = (rp_series){.label = c->val_label, .x = c->x, .y = c->val, .n = c->n,
-                                   .dashed = true};
+      series[used++] =
+          (rp_series){.label = c->val_label, .x = c->x, .y = c->val, .n = c->n, .dashed = true};
   }
-  const rp_chart chart = {.title = "Loss", .x_label = "step", .y_label = "loss",
-                          .series = series, .n = used};
+  const rp_chart chart = {
+      .title = "Loss", .x_label = "step", .y_label = "loss", .series = series, .n = used};
   st = rp_chart_svg(&chart, svg, err);
 fail:
   for (size_t i = 0; all && i < n; i++) free_curve(&all[i]);

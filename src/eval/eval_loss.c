@@ -24,13 +24,12 @@ typedef struct {
   rp_tokens file;  /* windows */
   int64_t windows;
   int32_t eos, V;
-  int32_t *raw;    /* [T + 1] */
+  int32_t *raw;        /* [T + 1] */
   rp_loader **loaders; /* [shards]; NULL: windows */
   int shards;
 } source;
 
-static rp_status next_windows(source *s, int32_t *ids, int32_t *labels, int *count,
-                              rp_error *err) {
+static rp_status next_windows(source *s, int32_t *ids, int32_t *labels, int *count, rp_error *err) {
   const int64_t from = s->at * s->batch, left = s->windows - from;
   *count = left < s->batch ? (int)left : s->batch;
   for (int b = 0; b < *count; b++) {
@@ -123,8 +122,13 @@ static rp_status walk(machine *k, source *s, int plan, const rp_eval_opts *o, in
     const size_t bytes = (size_t)count * (size_t)s->T * sizeof(int32_t);
     rp_upload(k->q, k->dids, k->ids, bytes);
     rp_upload(k->q, k->dlabels, k->labels, bytes);
-    const rp_pass p = {.batch = count, .T = s->T, .plan = plan, .weight = 1, .ids = k->dids,
-                       .labels = k->dlabels, .loss = k->loss};
+    const rp_pass p = {.batch = count,
+                       .T = s->T,
+                       .plan = plan,
+                       .weight = 1,
+                       .ids = k->dids,
+                       .labels = k->dlabels,
+                       .loss = k->loss};
     RP_TRY(rp_net_pass(k->net, &k->weights, &p, err));
     RP_TRY(rp_wait(k->q, err));
     if (o->progress) o->progress(o->ctx, done + s->at, of);
@@ -179,8 +183,7 @@ static rp_status list_patterns(pattern_list *l, const rp_eval_opts *o, const rp_
   const size_t room = o->n_patterns ? o->n_patterns : 2;
   l->at = rp_calloc(room, sizeof *l->at);
   if (!l->at) return rp_fail_memory(err, room * sizeof *l->at, "patterns");
-  for (size_t i = 0; i < o->n_patterns; i++)
-    RP_TRY(add_parsed(l, o->patterns[i], m, err));
+  for (size_t i = 0; i < o->n_patterns; i++) RP_TRY(add_parsed(l, o->patterns[i], m, err));
   if (o->n_patterns) return RP_OK;
   if (run || !m->joint_train) RP_TRY(add_copy(l, &m->pats, err));
   return m->joint_train ? add_dense(l, m, err) : RP_OK;
@@ -193,9 +196,11 @@ static bool is_trained(const rp_pats *p, const rp_model_settings *m) {
 static void notice_untrained(const rp_eval_row *rows, size_t n) {
   for (size_t i = 0; i < n; i++) {
     if (rows[i].trained) continue;
-    rp_log(RP_LOG_NOTICE, "the model was not trained in the pattern %s; `ratplus train "
+    rp_log(RP_LOG_NOTICE,
+           "the model was not trained in the pattern %s; `ratplus train "
            "experiment=cpu/adapt-tiny trainer.pretrained_path=MODEL "
-           "model.backbone.seq_cell.dilation_size=...` adapts it", rows[i].pattern);
+           "model.backbone.seq_cell.dilation_size=...` adapts it",
+           rows[i].pattern);
     return;
   }
 }
@@ -294,14 +299,17 @@ static rp_status open_file(source *s, const rp_eval_opts *o, const told *t, rp_e
     st = rp_tokens_open(&s->file, o->data, (int)t->num_bytes, false, s->V, &e);
   }
   if (st == RP_USAGE && !o->num_bytes)
-    return rp_fail(err, st, "%s: neither %s.json nor the model's configuration says how many bytes "
-                   "an id has; give --num-bytes", o->data, o->data);
+    return rp_fail(err, st,
+                   "%s: neither %s.json nor the model's configuration says how many bytes "
+                   "an id has; give --num-bytes",
+                   o->data, o->data);
   if (st) return rp_fail(err, st, "%s", e.text);
   s->windows = (s->file.tokens - 1) / s->T;
   if (s->windows < 1)
-    return rp_fail(err, RP_BAD_DATA, "%s: %lld tokens are fewer than the %d of one window and its "
-                   "last label; give a longer file or a smaller --seq-len", o->data,
-                   (long long)s->file.tokens, s->T + 1);
+    return rp_fail(err, RP_BAD_DATA,
+                   "%s: %lld tokens are fewer than the %d of one window and its "
+                   "last label; give a longer file or a smaller --seq-len",
+                   o->data, (long long)s->file.tokens, s->T + 1);
   return RP_OK;
 }
 
@@ -317,8 +325,10 @@ static rp_status check_pattern_known(const rp_store *s, const rp_eval_opts *o, r
   if (o->n_patterns) return RP_OK;
   RP_TRY(rp_store_pattern_known(s, o->words, o->n_words, &known, err));
   if (known) return RP_OK;
-  return rp_fail(err, RP_USAGE, "%s says neither a dilation_size nor joint_train; give --pattern, "
-                 "as in --pattern 'D=1'", rp_store_path(s));
+  return rp_fail(err, RP_USAGE,
+                 "%s says neither a dilation_size nor joint_train; give --pattern, "
+                 "as in --pattern 'D=1'",
+                 rp_store_path(s));
 }
 
 static rp_status eval_file(const rp_eval_opts *o, rp_eval_row **rows, size_t *n, rp_error *err) {
@@ -339,8 +349,10 @@ static rp_status eval_file(const rp_eval_opts *o, rp_eval_row **rows, size_t *n,
   RP_GO(dtype_of(o->dtype, t.dtype, &dtype, err));
   const int64_t T = o->seq_len > 0 ? o->seq_len : t.seq_len;
   if (T < 1 || T > 262144)
-    RP_GO(rp_fail(err, RP_USAGE, "the sequence length %lld is not within 1 and 262144; give "
-                  "--seq-len", (long long)T));
+    RP_GO(rp_fail(err, RP_USAGE,
+                  "the sequence length %lld is not within 1 and 262144; give "
+                  "--seq-len",
+                  (long long)T));
   s.T = (int)T;
   s.V = k.m.V;
   s.eos = (int32_t)t.eos;
@@ -398,15 +410,18 @@ static rp_status eval_run(const rp_config *c, const rp_eval_opts *o, rp_eval_row
   RP_GO(rp_settings_read(&x, c, 1, err));
   have = true;
   if (o->data || o->seq_len)
-    RP_GO(rp_fail(err, RP_USAGE, "with experiment= the data and its length come from the "
+    RP_GO(rp_fail(err, RP_USAGE,
+                  "with experiment= the data and its length come from the "
                   "configuration; set data.val.tokenized_file_path= and data.seq_len=, or leave "
                   "experiment= out and give --model"));
   RP_GO(rp_trainer_device(o->device ? o->device : x.trainer.device, &kind, err));
   RP_GO(dtype_of(o->dtype, x.trainer.dtype, &dtype, err));
   const char *path = weights_of(o, &x.trainer);
   if (!rp_exists(path))
-    RP_GO(rp_fail(err, RP_USAGE, "%s: there is no model; give --model, trainer.pretrained_path= or "
-                  "the run_dir= of a trained run", path));
+    RP_GO(rp_fail(err, RP_USAGE,
+                  "%s: there is no model; give --model, trainer.pretrained_path= or "
+                  "the run_dir= of a trained run",
+                  path));
   RP_GO(rp_store_open(&store, path, err));
   RP_GO(copy_model(&k.m, &x.model, err));
   RP_GO(open_val(&s, &x, err));

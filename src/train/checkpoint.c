@@ -107,8 +107,8 @@ static rp_status check_state(const rp_loop_state *s, const char *path, rp_error 
     return RP_OK;
   return rp_fail(err, RP_BAD_DATA,
                  "%s: its counters contradict each other (step %lld of %lld); remove this "
-                 "checkpoint to go on from the one before", path, (long long)s->step,
-                 (long long)s->of);
+                 "checkpoint to go on from the one before",
+                 path, (long long)s->step, (long long)s->of);
 }
 
 rp_status rp_loop_state_read(const char *path, rp_loop_state *s, rp_error *err) {
@@ -124,8 +124,10 @@ rp_status rp_loop_state_read(const char *path, rp_loop_state *s, rp_error *err) 
     v = rp_json_get(o, INTS[i].name);
     if (!v && INTS[i].absent != REQUIRED && set_int(s, i, INTS[i].absent)) continue;
     if (!v || v->type != RP_JSON_INT || !set_int(s, i, v->integer))
-      RP_GO(rp_fail(err, RP_BAD_DATA, "%s: \"%s\" is missing or not an integer; remove this "
-                    "checkpoint to go on from the one before", path, INTS[i].name));
+      RP_GO(rp_fail(err, RP_BAD_DATA,
+                    "%s: \"%s\" is missing or not an integer; remove this "
+                    "checkpoint to go on from the one before",
+                    path, INTS[i].name));
   }
   s->seconds = real_or_nan(o, "seconds");
   if (!isfinite(s->seconds)) s->seconds = 0;

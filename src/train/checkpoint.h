@@ -18,10 +18,10 @@ typedef struct {
   int64_t skipped;       /* optimizer steps skipped */
   int32_t in_a_row;      /* skipped since the last good one */
   int32_t shards, threads;
-  char cpu[96];          /* processor and kernel level: bits may differ on others */
-  double seconds;        /* of training */
+  char cpu[96];                    /* processor and kernel level: bits may differ on others */
+  double seconds;                  /* of training */
   double val_loss, val_loss_dense; /* of the last validation; NaN: none */
-  int64_t val_step;      /* iterations done at that validation; -1: none */
+  int64_t val_step;                /* iterations done at that validation; -1: none */
 } rp_loop_state;
 rp_status rp_loop_state_write(const char *path, const rp_loop_state *s, rp_error *err);
 rp_status rp_loop_state_read(const char *path, rp_loop_state *s, rp_error *err);

@@ -12,10 +12,10 @@
 /* ---- CRC-32C, reflected, four bits at a time: records are small ---- */
 
 static uint32_t crc_step(uint32_t c, uint8_t byte) {
-  static const uint32_t nibble[16] = {
-      0x00000000u, 0x105ec76fu, 0x20bd8edeu, 0x30e349b1u, 0x417b1dbcu, 0x5125dad3u,
-      0x61c69362u, 0x7198540du, 0x82f63b78u, 0x92a8fc17u, 0xa24bb5a6u, 0xb21572c9u,
-      0xc38d26c4u, 0xd3d3e1abu, 0xe330a81au, 0xf36e6f75u};
+  static const uint32_t nibble[16] = {0x00000000u, 0x105ec76fu, 0x20bd8edeu, 0x30e349b1u,
+                                      0x417b1dbcu, 0x5125dad3u, 0x61c69362u, 0x7198540du,
+                                      0x82f63b78u, 0x92a8fc17u, 0xa24bb5a6u, 0xb21572c9u,
+                                      0xc38d26c4u, 0xd3d3e1abu, 0xe330a81au, 0xf36e6f75u};
   c ^= byte;
   c = (c >> 4) ^ nibble[c & 15];
   return (c >> 4) ^ nibble[c & 15];

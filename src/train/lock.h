@@ -9,7 +9,7 @@
 #include "base/str.h"
 
 typedef struct {
-  int fd;     /* -1: not held */
+  int fd; /* -1: not held */
   char *path;
 } rp_lock;
 

@@ -12,11 +12,22 @@ enum { MOST_IN_A_ROW = 10 };
 /* ---- telling ---- */
 
 rp_train_event rp_training_event(const rp_training *r, rp_train_kind kind) {
-  return (rp_train_event){.kind = kind, .step = r->state.step, .of = r->t.S,
-                          .tokens = r->state.tokens, .train_loss = NAN, .train_loss1 = NAN,
-                          .val_loss = NAN, .val_loss_dense = NAN, .lr = NAN, .grad_norm = NAN,
-                          .grad_norm1 = NAN, .tokens_per_second = NAN, .mfu = NAN,
-                          .seconds = NAN, .left = NAN, .skipped = r->state.skipped,
+  return (rp_train_event){.kind = kind,
+                          .step = r->state.step,
+                          .of = r->t.S,
+                          .tokens = r->state.tokens,
+                          .train_loss = NAN,
+                          .train_loss1 = NAN,
+                          .val_loss = NAN,
+                          .val_loss_dense = NAN,
+                          .lr = NAN,
+                          .grad_norm = NAN,
+                          .grad_norm1 = NAN,
+                          .tokens_per_second = NAN,
+                          .mfu = NAN,
+                          .seconds = NAN,
+                          .left = NAN,
+                          .skipped = r->state.skipped,
                           .run_dir = r->s.trainer.run_dir};
 }
 
@@ -86,7 +97,8 @@ static rp_status save(rp_training *r, rp_error *err) {
   r->saved = true;
   r->save_failed = false;
   r->save_seconds = r->last_save - t0;
-  const rp_checkpoint_keep keep = {.interval = save_interval(r), .of = r->t.S,
+  const rp_checkpoint_keep keep = {.interval = save_interval(r),
+                                   .of = r->t.S,
                                    .last = r->s.trainer.keep_last,
                                    .every = r->s.trainer.keep_every};
   rp_checkpoint_prune(dir, &keep);
@@ -98,7 +110,8 @@ static rp_status save(rp_training *r, rp_error *err) {
 static void try_save(rp_training *r) {
   rp_error e = {0};
   if (!save(r, &e)) return;
-  rp_log(RP_LOG_WARNING, "step %lld: no checkpoint could be saved (%s); training goes on, the "
+  rp_log(RP_LOG_WARNING,
+         "step %lld: no checkpoint could be saved (%s); training goes on, the "
          "former checkpoint is whole, and it is tried again at the next interval",
          (long long)r->state.step, e.text);
   r->save_failed = true;
@@ -116,18 +129,25 @@ static bool time_to_save(const rp_training *r) {
 
 static void warn_write(rp_training *r, const rp_error *e) {
   if (!r->write_failed)
-    rp_log(RP_LOG_WARNING, "%s; training goes on, and what is missing is written when there is "
-           "room", e->text);
+    rp_log(RP_LOG_WARNING,
+           "%s; training goes on, and what is missing is written when there is "
+           "room",
+           e->text);
   r->write_failed = true;
 }
 
 static void write_metrics(rp_training *r, const rp_metrics *m) {
   rp_error e = {0};
-  const rp_scalar s[] = {
-      {"train_loss", m->train_loss}, {"train_loss1", m->train_loss1}, {"val_loss", m->val_loss},
-      {"val_loss_dense", m->val_loss_dense}, {"lr", m->lr}, {"grad_norm", m->grad_norm},
-      {"tokens", m->tokens >= 0 ? (double)m->tokens : NAN},
-      {"tokens_per_second", m->tokens_per_second}, {"mfu", m->mfu}, {"seconds", m->seconds}};
+  const rp_scalar s[] = {{"train_loss", m->train_loss},
+                         {"train_loss1", m->train_loss1},
+                         {"val_loss", m->val_loss},
+                         {"val_loss_dense", m->val_loss_dense},
+                         {"lr", m->lr},
+                         {"grad_norm", m->grad_norm},
+                         {"tokens", m->tokens >= 0 ? (double)m->tokens : NAN},
+                         {"tokens_per_second", m->tokens_per_second},
+                         {"mfu", m->mfu},
+                         {"seconds", m->seconds}};
   bool failed = rp_metrics_add(&r->metrics, m, &e) != RP_OK;
   if (failed) warn_write(r, &e);
   if (r->events && rp_events_add(r->events, m->step, s, sizeof s / sizeof *s, &e)) {
@@ -191,9 +211,13 @@ static void report_skips(const rp_training *r, const rp_step_result *x) {
     if (!x->pass[i].skipped) continue;
     char at[512];
     rp_trainer_data_at(&r->t, at, sizeof at);
-    rp_log(RP_LOG_WARNING, "step %lld%s: the %s is not finite; this optimizer step is skipped "
-           "(%lld so far; data: %s)", (long long)r->state.step - 1,
-           x->passes == 1 ? "" : i == 0 ? ", sparse pass" : ", dense pass",
+    rp_log(RP_LOG_WARNING,
+           "step %lld%s: the %s is not finite; this optimizer step is skipped "
+           "(%lld so far; data: %s)",
+           (long long)r->state.step - 1,
+           x->passes == 1 ? ""
+           : i == 0       ? ", sparse pass"
+                          : ", dense pass",
            isfinite(x->pass[i].loss) ? "gradient norm" : "loss", (long long)x->skipped, at);
   }
 }
@@ -207,9 +231,11 @@ static rp_status too_many_skips(rp_training *r, rp_error *err) {
     rp_snprintf(where, sizeof where, "the last good state is checkpoint %s", name);
     if (save(r, &e)) rp_snprintf(where, sizeof where, "it could not be saved: %.100s", e.text);
   }
-  return rp_fail(err, RP_FAIL, "step %lld: %d optimizer steps in a row had a loss or gradient that "
+  return rp_fail(err, RP_FAIL,
+                 "step %lld: %d optimizer steps in a row had a loss or gradient that "
                  "is not finite; %s; lower optim.optimizer.lr, set trainer.gradient_clipping, or "
-                 "look at the data", (long long)r->state.step - 1, MOST_IN_A_ROW, where);
+                 "look at the data",
+                 (long long)r->state.step - 1, MOST_IN_A_ROW, where);
 }
 
 static void smooth(rp_training *r, double dt) {
@@ -257,8 +283,8 @@ static void val_progress(void *ctx, int64_t done, int64_t of) {
 /* Validates into the state and m; *stopped when asked to stop meanwhile. */
 static rp_status validate(rp_training *r, rp_metrics *m, bool *stopped, rp_error *err) {
   double val, dense;
-  const rp_status st = rp_trainer_validate(&r->t, r->o->stop, val_progress, r, &val, &dense,
-                                           stopped, err);
+  const rp_status st =
+      rp_trainer_validate(&r->t, r->o->stop, val_progress, r, &val, &dense, stopped, err);
   if (st) return rp_fail_at(err, "validation after %lld steps", (long long)r->state.step);
   if (*stopped) return RP_OK;
   r->state.val_loss = m->val_loss = val;
@@ -284,14 +310,19 @@ static void finish_line(rp_training *r, rp_metrics *m, double grad_norm1, interv
 static rp_status stop_here(rp_training *r, rp_error *err) {
   rp_error e = {0};
   if (!r->s.trainer.save_checkpoint)
-    return rp_fail(err, RP_STOPPED, "stopped after step %lld as asked; nothing was saved, since "
-                   "trainer.save_checkpoint is false", (long long)r->state.step - 1);
+    return rp_fail(err, RP_STOPPED,
+                   "stopped after step %lld as asked; nothing was saved, since "
+                   "trainer.save_checkpoint is false",
+                   (long long)r->state.step - 1);
   if (!r->saved && save(r, &e))
-    return rp_fail(err, RP_FAIL, "stopped after step %lld as asked, but no checkpoint could be "
-                   "saved (%s); the former one is whole", (long long)r->state.step - 1, e.text);
-  return rp_fail(err, RP_STOPPED, "stopped after %lld of %lld steps as asked, with a checkpoint; "
-                 "the same command goes on from there", (long long)r->state.step,
-                 (long long)r->t.S);
+    return rp_fail(err, RP_FAIL,
+                   "stopped after step %lld as asked, but no checkpoint could be "
+                   "saved (%s); the former one is whole",
+                   (long long)r->state.step - 1, e.text);
+  return rp_fail(err, RP_STOPPED,
+                 "stopped after %lld of %lld steps as asked, with a checkpoint; "
+                 "the same command goes on from there",
+                 (long long)r->state.step, (long long)r->t.S);
 }
 
 /* The validation of a run that has no step left to do but lacks it: one that only validates, or one
@@ -303,7 +334,8 @@ static rp_status only_validate(rp_training *r, rp_error *err) {
   bool stopped;
   RP_TRY(validate(r, &m, &stopped, err));
   if (stopped)
-    return rp_fail(err, RP_STOPPED, "stopped during the validation as asked; the same command "
+    return rp_fail(err, RP_STOPPED,
+                   "stopped during the validation as asked; the same command "
                    "does it again");
   m.tokens = r->state.tokens;
   finish_line(r, &m, NAN, &in);
@@ -326,8 +358,7 @@ rp_status rp_training_loop(rp_training *r, rp_error *err) {
       finish_line(r, &m, grad_norm1, &in);
       return too_many_skips(r, err);
     }
-    if (!stop && (last || (log && r->s.trainer.eval_when_log)))
-      RP_TRY(validate(r, &m, &stop, err));
+    if (!stop && (last || (log && r->s.trainer.eval_when_log))) RP_TRY(validate(r, &m, &stop, err));
     if (log) finish_line(r, &m, grad_norm1, &in);
     if (stop || asked_to_stop(r)) return stop_here(r, err);
     if (last && r->s.trainer.save_checkpoint) {

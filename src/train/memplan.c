@@ -33,19 +33,27 @@ static rp_status plan_on(rp_device *d, const rp_settings *s, rp_train_memory *ou
   rp_shape shape = {0};
   rp_net_bytes net;
   const rp_dtype real = rp_device_real(d);
-  const rp_net_opts o = {.batch = s->train.batch, .T = s->train.T, .dtype = s->trainer.dtype,
-                         .train = true, .recompute = s->trainer.recompute};
+  const rp_net_opts o = {.batch = s->train.batch,
+                         .T = s->train.T,
+                         .dtype = s->trainer.dtype,
+                         .train = true,
+                         .recompute = s->trainer.recompute};
   RP_GO(rp_shape_make(&shape, &s->model, err));
   RP_GO(rp_net_plan(d, &s->model, &o, &net, err));
   const rp_params_bytes p = rp_params_plan(&shape, real, s->trainer.dtype, true);
-  *out = (rp_train_memory){.masters = p.masters, .copy = p.copy, .grads = p.grads,
-                           .acts = net.acts, .work = net.tmp, .scratch = net.scratch,
-                           .tables = net.tables, .loader = loader_bytes(s)};
+  *out = (rp_train_memory){.masters = p.masters,
+                           .copy = p.copy,
+                           .grads = p.grads,
+                           .acts = net.acts,
+                           .work = net.tmp,
+                           .scratch = net.scratch,
+                           .tables = net.tables,
+                           .loader = loader_bytes(s)};
   out->optimizer = rp_optimizer_plan(&shape, real, s->optim.name);
   /* Written straight from pages of the heap that no buffer above shares. */
   out->saving = s->trainer.save_checkpoint ? largest_tensor(&shape) : 0;
-  out->checkpoint = (uint64_t)shape.total * sizeof(float) *
-                    (s->optim.name == RP_OPT_SGD ? 2 : 3) + (1u << 16);
+  out->checkpoint =
+      (uint64_t)shape.total * sizeof(float) * (s->optim.name == RP_OPT_SGD ? 2 : 3) + (1u << 16);
   add_up(out);
 fail:
   rp_shape_free(&shape);
@@ -103,7 +111,8 @@ void rp_memplan_advice(const rp_settings *s, rp_device_kind kind, uint64_t avail
       return;
     }
   }
-  rp_snprintf(out, cap, "no batch size makes it fit: take a smaller model, a shorter data.seq_len, "
+  rp_snprintf(out, cap,
+              "no batch size makes it fit: take a smaller model, a shorter data.seq_len, "
               "or a machine with more memory");
 }
 
@@ -154,8 +163,8 @@ static rp_status fill(const rp_settings *s, rp_device_kind kind, int ranks, rp_t
   return RP_OK;
 }
 
-rp_status rp_train_plan_make(const rp_config *c, const rp_train_plan_opts *opts,
-                             rp_train_plan *out, rp_error *err) {
+rp_status rp_train_plan_make(const rp_config *c, const rp_train_plan_opts *opts, rp_train_plan *out,
+                             rp_error *err) {
   rp_status st = RP_OK;
   rp_settings s = {0};
   rp_device_kind kind;

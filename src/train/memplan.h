@@ -2,9 +2,9 @@
 #ifndef RP_TRAIN_MEMPLAN_H
 #define RP_TRAIN_MEMPLAN_H
 
+#include "config/settings.h"
 #include "ops/device.h"
 #include "ratplus/train.h"
-#include "config/settings.h"
 
 /* Bytes by group; `available` too. Opens the device, allocates nothing on it. */
 rp_status rp_memplan_make(const rp_settings *s, rp_device_kind kind, rp_train_memory *out,

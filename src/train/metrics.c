@@ -9,9 +9,17 @@
 #include "base/json.h"
 
 rp_metrics rp_metrics_none(int64_t step) {
-  return (rp_metrics){.step = step, .tokens = -1, .train_loss = NAN, .train_loss1 = NAN,
-                      .val_loss = NAN, .val_loss_dense = NAN, .lr = NAN, .grad_norm = NAN,
-                      .tokens_per_second = NAN, .mfu = NAN, .seconds = NAN};
+  return (rp_metrics){.step = step,
+                      .tokens = -1,
+                      .train_loss = NAN,
+                      .train_loss1 = NAN,
+                      .val_loss = NAN,
+                      .val_loss_dense = NAN,
+                      .lr = NAN,
+                      .grad_norm = NAN,
+                      .tokens_per_second = NAN,
+                      .mfu = NAN,
+                      .seconds = NAN};
 }
 
 /* The real fields in the order of the file. */
@@ -32,9 +40,7 @@ static const real_field REALS[] = {
 };
 enum { REAL_COUNT = sizeof REALS / sizeof *REALS };
 
-static double *real_at(rp_metrics *m, int i) {
-  return (double *)(void *)((char *)m + REALS[i].at);
-}
+static double *real_at(rp_metrics *m, int i) { return (double *)(void *)((char *)m + REALS[i].at); }
 
 void rp_metrics_format(rp_str *b, const rp_metrics *m) {
   rp_metrics copy = *m;
@@ -88,8 +94,10 @@ rp_status rp_metrics_read(const char *run_dir, rp_metrics **out, size_t *n, rp_e
     if (!end) break;
     RP_GO(rp_grow(&all, &cap, count + 1, sizeof *all, "metrics", err));
     if (!parse_line(text + at, (size_t)(end - text) - at, &all[count]))
-      RP_GO(rp_fail(err, RP_BAD_DATA, "%s: line %zu is no line of metrics (an object with \"step\"); "
-                    "remove the line or name another run", path, line_number));
+      RP_GO(rp_fail(err, RP_BAD_DATA,
+                    "%s: line %zu is no line of metrics (an object with \"step\"); "
+                    "remove the line or name another run",
+                    path, line_number));
     count++;
     at = (size_t)(end - text) + 1;
   }

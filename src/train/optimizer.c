@@ -9,8 +9,7 @@ static int64_t group_elements(const rp_shape *s, int group) {
 static int moments_of(rp_opt_name name) { return name == RP_OPT_SGD ? 1 : 2; }
 
 size_t rp_optimizer_plan(const rp_shape *s, rp_dtype real, rp_opt_name name) {
-  return (size_t)(s->matrix + s->vector) * (size_t)rp_dtype_bytes(real) *
-         (size_t)moments_of(name);
+  return (size_t)(s->matrix + s->vector) * (size_t)rp_dtype_bytes(real) * (size_t)moments_of(name);
 }
 
 static rp_status alloc_moments(rp_optimizer *o, rp_error *err) {
@@ -32,8 +31,10 @@ static rp_status upload_ranges(rp_optimizer *o, rp_error *err) {
   rp_range *r = rp_calloc((size_t)s->n, sizeof *r);
   if (!r) return rp_fail_memory(err, (size_t)s->n * sizeof *r, "the optimizer's range table");
   for (int i = 0; i < s->n; i++)
-    r[i] = (rp_range){.offset = s->p[i].offset, .n = s->p[i].rows * s->p[i].cols,
-                      .group = (int32_t)s->p[i].group, .decay = o->o.weight_decay};
+    r[i] = (rp_range){.offset = s->p[i].offset,
+                      .n = s->p[i].rows * s->p[i].cols,
+                      .group = (int32_t)s->p[i].group,
+                      .decay = o->o.weight_decay};
   rp_upload(o->p->q, o->range, r, (size_t)s->n * sizeof *r);
   const rp_status st = rp_wait(o->p->q, err);
   rp_free(r);
@@ -51,9 +52,15 @@ static void make_ops(const rp_optimizer *o, rp_ptr loss, ops *a) {
   const rp_params *p = o->p;
   a->sumsq = (rp_sumsq_args){.ranges = o->ranges, .range = o->range, .out = o->sums};
   a->clip = (rp_clip_args){o->ranges, o->clip, o->sums, loss, o->ctl};
-  a->optim = (rp_optim_args){.ranges = o->ranges, .kind = o->o.name, .beta1 = o->o.beta1,
-                             .beta2 = o->o.beta2, .eps = o->o.eps, .momentum = o->o.momentum,
-                             .range = o->range, .ctl = o->ctl, .copy = p->copy};
+  a->optim = (rp_optim_args){.ranges = o->ranges,
+                             .kind = o->o.name,
+                             .beta1 = o->o.beta1,
+                             .beta2 = o->o.beta2,
+                             .eps = o->o.eps,
+                             .momentum = o->o.momentum,
+                             .range = o->range,
+                             .ctl = o->ctl,
+                             .copy = p->copy};
   for (int g = 0; g < 2; g++) {
     a->sumsq.g[g] = a->optim.g[g] = p->g[g];
     a->optim.p[g] = p->p[g];
@@ -169,8 +176,8 @@ rp_status rp_optimizer_write(rp_optimizer *o, const char *path, rp_error *err) {
   for (int i = 0; i < n; i++) {
     from[i] = (source){o, i};
     rp_snprintf(prefix[i], sizeof prefix[i], "%s.", rp_optimizer_moment_name(o, i));
-    sets[i] = (rp_tensor_set){.shape = &o->p->shape, .prefix = prefix[i], .dtype = RP_F32,
-                              .pull = pull, .ctx = &from[i]};
+    sets[i] = (rp_tensor_set){
+        .shape = &o->p->shape, .prefix = prefix[i], .dtype = RP_F32, .pull = pull, .ctx = &from[i]};
   }
   return rp_safetensors_write_sets(path, sets, n, 0, err);
 }
@@ -196,7 +203,8 @@ rp_status rp_optimizer_read(rp_optimizer *o, const rp_store *s, rp_error *err) {
       bool has = false;
       RP_GO(rp_store_moment_f32(s, shape, &shape->p[i], name, host, &has, err));
       if (!has)
-        RP_GO(rp_fail(err, RP_BAD_DATA, "%s: carries no \"%s.%s\"; remove this checkpoint, or "
+        RP_GO(rp_fail(err, RP_BAD_DATA,
+                      "%s: carries no \"%s.%s\"; remove this checkpoint, or "
                       "start another run from its weights with trainer.pretrained_path=",
                       rp_store_path(s), name, shape->p[i].name));
       RP_GO(rp_optimizer_set(o, which, &shape->p[i], host, err));

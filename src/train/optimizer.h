@@ -10,11 +10,11 @@
 typedef struct {
   rp_params *p; /* borrowed */
   rp_optim_settings o;
-  double clip;  /* 0: off */
-  int ranges;   /* tensors */
-  rp_ptr range; /* rp_range [ranges] */
-  rp_ptr sums;  /* double [ranges] */
-  rp_ptr ctl;   /* rp_ctl */
+  double clip;          /* 0: off */
+  int ranges;           /* tensors */
+  rp_ptr range;         /* rp_range [ranges] */
+  rp_ptr sums;          /* double [ranges] */
+  rp_ptr ctl;           /* rp_ctl */
   rp_tensor m[2], v[2]; /* by rp_group; SGD: m is the momentum buffer, v none */
 } rp_optimizer;
 
@@ -33,7 +33,8 @@ void rp_optimizer_step(rp_optimizer *o, double lr, rp_ptr loss);
 int rp_optimizer_moments(const rp_optimizer *o);
 const char *rp_optimizer_moment_name(const rp_optimizer *o, int which);
 /* One logical tensor of moment `which`, float32 in C order. */
-rp_status rp_optimizer_get(rp_optimizer *o, int which, const rp_param *t, float *out, rp_error *err);
+rp_status rp_optimizer_get(rp_optimizer *o, int which, const rp_param *t, float *out,
+                           rp_error *err);
 rp_status rp_optimizer_set(rp_optimizer *o, int which, const rp_param *t, const float *in,
                            rp_error *err);
 rp_status rp_optimizer_ctl_get(rp_optimizer *o, rp_ctl *ctl, rp_error *err);

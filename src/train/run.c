@@ -16,7 +16,8 @@ void rp_train_defaults(rp_train_opts *o) { *o = (rp_train_opts){.size = sizeof *
 static rp_status check_settings(rp_training *r, rp_error *err) {
   const rp_trainer_settings *s = &r->s.trainer;
   if (s->needs_pretrained && !s->pretrained_path)
-    return rp_fail(err, RP_USAGE, "trainer.pretrained_path is empty, and this experiment starts "
+    return rp_fail(err, RP_USAGE,
+                   "trainer.pretrained_path is empty, and this experiment starts "
                    "from trained weights; give a model directory, a run or a .pth, or say "
                    "trainer.pretrained_path=none to start from scratch");
   RP_TRY(rp_trainer_device(r->o->device ? r->o->device : s->device, &r->kind, err));
@@ -107,7 +108,8 @@ static rp_status check_disk(const rp_training *r, rp_error *err) {
   if (!disk || disk >= 2 * m.checkpoint) return RP_OK;
   rp_format_bytes(want, 2 * (double)m.checkpoint);
   rp_format_bytes(have, (double)disk);
-  return rp_fail(err, RP_FAIL, "%s: two checkpoints take %s and %s are free on that file system; "
+  return rp_fail(err, RP_FAIL,
+                 "%s: two checkpoints take %s and %s are free on that file system; "
                  "make room, give run_dir= on another one, or trainer.save_checkpoint=false",
                  r->s.trainer.run_dir, want, have);
 }
@@ -119,16 +121,20 @@ static void this_cpu(char out[96]) {
 static void notice_other_machine(const rp_training *r, const char *cpu, int threads) {
   if (!*r->state.cpu || !r->state.threads) return;
   if (strcmp(r->state.cpu, cpu) == 0 && r->state.threads == threads) return;
-  rp_log(RP_LOG_NOTICE, "the checkpoint was made with %d threads on %s, this is %d threads on %s: "
-         "bits may differ", r->state.threads, r->state.cpu, threads, cpu);
+  rp_log(RP_LOG_NOTICE,
+         "the checkpoint was made with %d threads on %s, this is %d threads on %s: "
+         "bits may differ",
+         r->state.threads, r->state.cpu, threads, cpu);
 }
 
 static rp_status check_state(const rp_training *r, const char *dir, rp_error *err) {
   const int64_t S = r->t.S;
   if ((r->state.of < 0 || r->state.of == S) && r->state.step <= S) return RP_OK;
-  return rp_fail(err, RP_BAD_DATA, "%s: was saved at step %lld of %lld, but the data now give %lld "
+  return rp_fail(err, RP_BAD_DATA,
+                 "%s: was saved at step %lld of %lld, but the data now give %lld "
                  "steps; bring the token files back to what they were, or start another run with "
-                 "run_dir=", dir, (long long)r->state.step, (long long)r->state.of, (long long)S);
+                 "run_dir=",
+                 dir, (long long)r->state.step, (long long)r->state.of, (long long)S);
 }
 
 /* Allocates and fills: from the checkpoint `dir`, or from pretrained weights, or at random. */
@@ -140,8 +146,7 @@ static rp_status open_trainer(rp_training *r, const char *dir, rp_error *err) {
                    s->shards, dir, shards);
   RP_TRY(rp_memplan_check(&r->s, r->kind, err));
   RP_TRY(check_disk(r, err));
-  if (!r->in->no_rate && s->max_epoch > 0)
-    r->rate = rp_trainer_product_rate(r->kind, s->dtype);
+  if (!r->in->no_rate && s->max_epoch > 0) r->rate = rp_trainer_product_rate(r->kind, s->dtype);
   RP_TRY(rp_trainer_open(&r->t, &r->s, r->kind, shards, err));
   r->flops = rp_trainer_flops(&r->s, r->t.accum);
   if (dir) {
@@ -254,8 +259,7 @@ static rp_status in_place(rp_training *r, rp_train_result *out, rp_error *err) {
 
 /* A run of another configuration, or a finished one, is told about before anything is touched: its
  * directory may be read-only, its lock may be held. */
-static rp_status look_first(const rp_training *r, rp_train_result *out, bool *done,
-                            rp_error *err) {
+static rp_status look_first(const rp_training *r, rp_train_result *out, bool *done, rp_error *err) {
   rp_run_kind kind;
   char *diff = NULL;
   const char *dir = r->s.trainer.run_dir;
@@ -291,8 +295,12 @@ rp_status rp_train_with(const rp_config *c, const rp_train_opts *opts, const rp_
   if (!result) result = &unread;
   if (!err) err = &own;
   rp_train_defaults(&defaults);
-  rp_training r = {.c = c, .o = opts ? opts : &defaults, .in = inner ? inner : &none,
-                   .lock = {.fd = -1}, .metrics = {.fd = -1}, .save_seconds = NAN,
+  rp_training r = {.c = c,
+                   .o = opts ? opts : &defaults,
+                   .in = inner ? inner : &none,
+                   .lock = {.fd = -1},
+                   .metrics = {.fd = -1},
+                   .save_seconds = NAN,
                    .step_seconds = NAN};
   name_result(result, "");
   RP_GO(rp_settings_read(&r.s, c, 1, err));

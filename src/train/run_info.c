@@ -54,13 +54,20 @@ static rp_status take_checkpoint(const char *dir, rp_run_info *out, rp_error *er
 rp_status rp_run_read(const char *dir, rp_run_info *out, rp_error *err) {
   rp_metrics *m = NULL;
   size_t n = 0;
-  *out = (rp_run_info){.state = "unknown", .checkpoint = -1, .val_loss = NAN,
-                       .val_loss_dense = NAN, .train_loss = NAN, .tokens_per_second = NAN,
-                       .seconds_per_step = NAN, .save_seconds = NAN};
+  *out = (rp_run_info){.state = "unknown",
+                       .checkpoint = -1,
+                       .val_loss = NAN,
+                       .val_loss_dense = NAN,
+                       .train_loss = NAN,
+                       .tokens_per_second = NAN,
+                       .seconds_per_step = NAN,
+                       .save_seconds = NAN};
   rp_snprintf(out->dir, sizeof out->dir, "%s", dir);
   if (!rp_run_is(dir))
-    return rp_fail(err, RP_BAD_DATA, "%s: is no run directory (it has no status.json, "
-                   "metrics.jsonl or checkpoints)", dir);
+    return rp_fail(err, RP_BAD_DATA,
+                   "%s: is no run directory (it has no status.json, "
+                   "metrics.jsonl or checkpoints)",
+                   dir);
   RP_TRY(rp_metrics_read(dir, &m, &n, err));
   take_metrics(m, n, out);
   rp_free(m);

@@ -7,8 +7,8 @@
 #include "base/json.h"
 
 rp_run_status rp_run_status_none(const char *state) {
-  rp_run_status s = {.val_loss = NAN, .val_loss_dense = NAN, .seconds_per_step = NAN,
-                     .save_seconds = NAN};
+  rp_run_status s = {
+      .val_loss = NAN, .val_loss_dense = NAN, .seconds_per_step = NAN, .save_seconds = NAN};
   rp_snprintf(s.state, sizeof s.state, "%s", state);
   return s;
 }
@@ -64,8 +64,10 @@ rp_status rp_run_status_read(const char *run_dir, rp_run_status *s, rp_error *er
   const rp_json *of = rp_json_get(o, "of");
   if (!state || state->type != RP_JSON_STRING || !step || step->type != RP_JSON_INT || !of ||
       of->type != RP_JSON_INT)
-    RP_GO(rp_fail(err, RP_BAD_DATA, "%s: not a status of a run (state, step, of); name a run "
-                  "directory", path));
+    RP_GO(rp_fail(err, RP_BAD_DATA,
+                  "%s: not a status of a run (state, step, of); name a run "
+                  "directory",
+                  path));
   rp_snprintf(s->state, sizeof s->state, "%s", state->string);
   s->step = step->integer;
   s->of = of->integer;
@@ -124,10 +126,11 @@ rp_status rp_run_differs(const char *run_dir, const char *diff, rp_error *err) {
     at += n + (end != NULL);
   }
   char *keys = rp_str_take(&b);
-  const rp_status st = rp_fail(
-      err, RP_USAGE, "%s holds a run of another configuration (%s); give this one its own place "
-      "with run_dir=PATH, or move the old one to %s.old-N with --overwrite",
-      run_dir, keys ? keys : "?", run_dir);
+  const rp_status st =
+      rp_fail(err, RP_USAGE,
+              "%s holds a run of another configuration (%s); give this one its own place "
+              "with run_dir=PATH, or move the old one to %s.old-N with --overwrite",
+              run_dir, keys ? keys : "?", run_dir);
   rp_free(keys);
   return st;
 }
@@ -154,6 +157,6 @@ rp_status rp_run_move_away(const char *run_dir, char **moved, rp_error *err) {
       *moved = to;
     return st;
   }
-  return rp_fail(err, RP_FAIL, "%s: no free name for the old run; remove some of its .old-N folders",
-                 run_dir);
+  return rp_fail(err, RP_FAIL,
+                 "%s: no free name for the old run; remove some of its .old-N folders", run_dir);
 }

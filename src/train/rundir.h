@@ -11,8 +11,8 @@
 typedef struct {
   char state[16]; /* running, stopped, finished, failed */
   int64_t step, of;
-  double val_loss, val_loss_dense;        /* NaN: none */
-  double seconds_per_step, save_seconds;  /* of one iteration, of the last checkpoint; NaN */
+  double val_loss, val_loss_dense;       /* NaN: none */
+  double seconds_per_step, save_seconds; /* of one iteration, of the last checkpoint; NaN */
 } rp_run_status;
 rp_run_status rp_run_status_none(const char *state);
 /* Not durable by itself: the checkpoint is the truth, this is for scripts. error NULL: none. */
@@ -22,10 +22,10 @@ rp_status rp_run_status_write(const char *run_dir, const rp_run_status *s, const
 rp_status rp_run_status_read(const char *run_dir, rp_run_status *s, rp_error *err);
 
 typedef enum {
-  RP_RUN_NEW,       /* nothing there */
-  RP_RUN_SAME,      /* the same configuration, not finished */
-  RP_RUN_FINISHED,  /* the same configuration, finished */
-  RP_RUN_DIFFERENT  /* another configuration */
+  RP_RUN_NEW,      /* nothing there */
+  RP_RUN_SAME,     /* the same configuration, not finished */
+  RP_RUN_FINISHED, /* the same configuration, finished */
+  RP_RUN_DIFFERENT /* another configuration */
 } rp_run_kind;
 /* Compares c with RUN/config.yaml. *diff: the differing keys, one a line (free with rp_free), NULL
  * unless DIFFERENT. */

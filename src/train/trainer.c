@@ -28,7 +28,8 @@ static rp_status divide(rp_trainer *t, rp_error *err) {
   if (t->shards < 1 || batch < 1 || global % (batch * t->shards))
     return rp_fail(err, RP_USAGE,
                    "trainer.global_batch_size=%d is no multiple of data.batch_size=%d times "
-                   "data.shards=%d; change one of them", global, batch, t->shards);
+                   "data.shards=%d; change one of them",
+                   global, batch, t->shards);
   t->per_share = global / (batch * t->shards);
   t->accum = t->per_share * t->shards;
   return RP_OK;
@@ -41,7 +42,8 @@ static rp_status open_data(rp_trainer *t, rp_error *err) {
   RP_TRY(open_loaders(&t->val, &s->val, t->shards, "val", err));
   t->S = rp_sched_steps(s->trainer.max_epoch, rp_loader_batches(t->train[0]), t->per_share);
   if (s->trainer.max_epoch > 0 && t->S < 1)
-    return rp_fail(err, RP_BAD_DATA, "data.train: %lld micro-batches a share are fewer than the "
+    return rp_fail(err, RP_BAD_DATA,
+                   "data.train: %lld micro-batches a share are fewer than the "
                    "%d of one iteration; give more tokens or a smaller trainer.global_batch_size",
                    (long long)rp_loader_batches(t->train[0]), t->per_share);
   return RP_OK;
@@ -62,8 +64,11 @@ rp_status rp_trainer_open(rp_trainer *t, const rp_settings *s, rp_device_kind ki
                           rp_error *err) {
   rp_status st = RP_OK;
   *t = (rp_trainer){.s = s, .shards = shards};
-  const rp_net_opts o = {.batch = s->train.batch, .T = s->train.T, .dtype = s->trainer.dtype,
-                         .train = true, .recompute = s->trainer.recompute};
+  const rp_net_opts o = {.batch = s->train.batch,
+                         .T = s->train.T,
+                         .dtype = s->trainer.dtype,
+                         .train = true,
+                         .recompute = s->trainer.recompute};
   RP_GO(open_data(t, err));
   RP_GO(rp_device_open(&t->dev, kind, err));
   RP_GO(rp_queue_open(&t->q, t->dev, err));
@@ -114,8 +119,12 @@ static rp_status fetch(rp_trainer *t, rp_loader *from, int slot, rp_error *err) 
 
 static rp_pass pass_of(const rp_trainer *t, int slot, int plan, bool grad, int which) {
   const size_t at = batch_bytes(t) * (size_t)slot;
-  return (rp_pass){.batch = t->s->train.batch, .T = t->s->train.T, .plan = plan, .grad = grad,
-                   .weight = 1.0 / t->accum, .ids = rp_ptr_add(t->dids, at),
+  return (rp_pass){.batch = t->s->train.batch,
+                   .T = t->s->train.T,
+                   .plan = plan,
+                   .grad = grad,
+                   .weight = 1.0 / t->accum,
+                   .ids = rp_ptr_add(t->dids, at),
                    .labels = rp_ptr_add(t->dlabels, at),
                    .loss = rp_ptr_add(t->loss, sizeof(rp_loss) * (size_t)which)};
 }
@@ -156,7 +165,9 @@ void rp_trainer_data_at(const rp_trainer *t, char *out, size_t cap) {
   const rp_load_settings *s = &t->s->train;
   rp_snprintf(out, cap, "micro-batches before %lld of each share, the last at token %lld of %s",
               (long long)t->micro_batches, (long long)rp_loader_at(t->train[t->shards - 1]),
-              s->file ? s->file : s->input ? s->input : "?");
+              s->file    ? s->file
+              : s->input ? s->input
+                         : "?");
 }
 
 /* ---- validation ---- */
@@ -212,18 +223,21 @@ rp_status rp_trainer_resume(rp_trainer *t, const char *dir, const rp_loop_state 
                             rp_error *err) {
   rp_status st = RP_OK;
   rp_store *s = NULL;
-  const rp_ctl ctl = {.t = state->adam_step, .skipped = state->skipped,
+  const rp_ctl ctl = {.t = state->adam_step,
+                      .skipped = state->skipped,
                       .in_a_row = state->in_a_row < MOST_IN_A_ROW ? state->in_a_row : 0};
   RP_GO(rp_store_open(&s, dir, err));
   RP_GO(rp_params_load(&t->params, s, err));
   RP_GO(rp_optimizer_read(&t->opt, s, err));
   RP_GO(rp_optimizer_ctl_set(&t->opt, &ctl, err));
-  t->micro_batches = state->micro_batches >= 0 ? state->micro_batches
-                                               : state->step * t->per_share;
+  t->micro_batches = state->micro_batches >= 0 ? state->micro_batches : state->step * t->per_share;
   for (int i = 0; i < t->shards; i++) {
     st = rp_loader_seek(t->train[i], t->micro_batches);
-    if (st) RP_GO(rp_fail(err, st, "%s: data.train cannot be moved to micro-batch %lld; remove "
-                          "this checkpoint", dir, (long long)t->micro_batches));
+    if (st)
+      RP_GO(rp_fail(err, st,
+                    "%s: data.train cannot be moved to micro-batch %lld; remove "
+                    "this checkpoint",
+                    dir, (long long)t->micro_batches));
   }
 fail:
   rp_store_close(s);
@@ -261,8 +275,10 @@ rp_status rp_trainer_device(const char *name, rp_device_kind *kind, rp_error *er
   *kind = RP_DEVICE_CPU;
   if (!name || !*name || strcmp(name, "auto") == 0 || strcmp(name, "cpu") == 0) return RP_OK;
   if (rp_starts_with(name, "cuda"))
-    return rp_fail(err, RP_USAGE, "trainer.device=%s: this build has no CUDA; use "
-                   "trainer.device=cpu", name);
+    return rp_fail(err, RP_USAGE,
+                   "trainer.device=%s: this build has no CUDA; use "
+                   "trainer.device=cpu",
+                   name);
   return rp_fail(err, RP_USAGE, "trainer.device=%s: no such device; use auto, cpu or cuda", name);
 }
 

@@ -19,14 +19,14 @@ typedef struct {
   rp_optimizer opt;
   rp_net *net;
   rp_weights weights;
-  int plan;             /* of the configured pattern */
+  int plan;                     /* of the configured pattern */
   int shards, per_share, accum; /* micro-batches of an iteration: accum = shards * per_share */
   rp_loader **train, **val;     /* [shards]; val NULL entries never */
-  int64_t S;            /* iterations of the run */
-  int64_t micro_batches; /* served by each share */
-  int32_t *ids, *labels; /* host, one micro-batch [batch, T] */
-  rp_ptr dids, dlabels;  /* [accum][batch, T] */
-  rp_ptr loss;           /* rp_loss [2] */
+  int64_t S;                    /* iterations of the run */
+  int64_t micro_batches;        /* served by each share */
+  int32_t *ids, *labels;        /* host, one micro-batch [batch, T] */
+  rp_ptr dids, dlabels;         /* [accum][batch, T] */
+  rp_ptr loss;                  /* rp_loss [2] */
 } rp_trainer;
 
 /* One optimizer step as the host sees it. */
@@ -35,9 +35,9 @@ typedef struct {
   bool skipped;
 } rp_pass_result;
 typedef struct {
-  int passes;             /* 1, or 2: sparse first, then dense */
+  int passes; /* 1, or 2: sparse first, then dense */
   rp_pass_result pass[2];
-  int64_t skipped;        /* in all, so far */
+  int64_t skipped; /* in all, so far */
   int32_t in_a_row;
 } rp_step_result;
 
@@ -64,8 +64,7 @@ rp_status rp_trainer_validate(rp_trainer *t, const volatile sig_atomic_t *stop,
 rp_status rp_trainer_init(rp_trainer *t, rp_error *err);
 rp_status rp_trainer_load_weights(rp_trainer *t, const char *path, rp_error *err);
 /* Weights, optimizer, counters and data position of a checkpoint folder. */
-rp_status rp_trainer_resume(rp_trainer *t, const char *dir, const rp_loop_state *st,
-                            rp_error *err);
+rp_status rp_trainer_resume(rp_trainer *t, const char *dir, const rp_loop_state *st, rp_error *err);
 /* model.safetensors and optimizer.safetensors into the folder. */
 rp_status rp_trainer_write(rp_trainer *t, const char *dir, rp_error *err);
 /* Counters of the device into the state. */

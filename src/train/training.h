@@ -28,19 +28,19 @@ typedef struct {
   rp_trainer t;
   rp_lock lock;
   rp_metrics_file metrics;
-  rp_events *events;      /* NULL when the file could not be made: training goes on without */
+  rp_events *events; /* NULL when the file could not be made: training goes on without */
   rp_loop_state state;
   bool resumed;
-  char *config_text;      /* config.yaml */
-  char *tokenizer;        /* bytes of tokenizer.model; NULL: none */
+  char *config_text; /* config.yaml */
+  char *tokenizer;   /* bytes of tokenizer.model; NULL: none */
   size_t tokenizer_bytes;
-  double rate, flops;     /* product rate (0: unknown), FLOPs of an iteration */
-  double began, before;   /* rp_now() at the loop's start; seconds of former starts */
-  double last_save;       /* rp_now() */
-  double save_seconds;    /* what the last save took; NaN */
-  double step_seconds;    /* smoothed time of an iteration; NaN */
+  double rate, flops;             /* product rate (0: unknown), FLOPs of an iteration */
+  double began, before;           /* rp_now() at the loop's start; seconds of former starts */
+  double last_save;               /* rp_now() */
+  double save_seconds;            /* what the last save took; NaN */
+  double step_seconds;            /* smoothed time of an iteration; NaN */
   bool save_failed, write_failed; /* warned already */
-  bool saved;             /* a checkpoint of state.step is on disk */
+  bool saved;                     /* a checkpoint of state.step is on disk */
 } rp_training;
 
 /* The iterations from state.step on, validation, metrics, checkpoints. RP_STOPPED when asked to. */
