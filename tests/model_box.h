@@ -18,10 +18,23 @@ typedef struct {
 /* A small model; pats is D=1 everywhere. Free with rp_pats_free(&m.pats). */
 CHECK_MAYBE static rp_model_settings box_settings(int N, int H, int Hk, int h, int f, int V) {
   rp_error err = {0};
-  rp_model_settings m = {.N = N, .d = H * h, .f = f, .V = V, .H = H, .Hk = Hk, .h = h,
-                         .act = RP_ACT_GELU, .init = RP_INIT_FIXED, .init_range = 0.02,
-                         .cell = RP_CELL_RATPLUS, .apply_re = true, .joint_train = true,
-                         .tied = true, .rope = true, .rope_base = 10000, .rope_scale = 1,
+  rp_model_settings m = {.N = N,
+                         .d = H * h,
+                         .f = f,
+                         .V = V,
+                         .H = H,
+                         .Hk = Hk,
+                         .h = h,
+                         .act = RP_ACT_GELU,
+                         .init = RP_INIT_FIXED,
+                         .init_range = 0.02,
+                         .cell = RP_CELL_RATPLUS,
+                         .apply_re = true,
+                         .joint_train = true,
+                         .tied = true,
+                         .rope = true,
+                         .rope_base = 10000,
+                         .rope_scale = 1,
                          .max_seq_len = 64};
   check_ok(rp_pats_uniform(&m.pats, (rp_pat){1, 0, 0}, N, Hk, &err), err);
   return m;
@@ -91,8 +104,14 @@ CHECK_MAYBE static double box_pass(box *b, int batch, int T, int plan, bool grad
   rp_error err = {0};
   rp_loss loss;
   const rp_weights w = rp_params_weights(&b->params);
-  const rp_pass p = {.batch = batch, .T = T, .plan = plan, .grad = grad, .weight = 1,
-                     .ids = b->ids, .labels = b->labels, .loss = b->loss};
+  const rp_pass p = {.batch = batch,
+                     .T = T,
+                     .plan = plan,
+                     .grad = grad,
+                     .weight = 1,
+                     .ids = b->ids,
+                     .labels = b->labels,
+                     .loss = b->loss};
   rp_op_zero(b->q, &(rp_zero_args){b->loss, sizeof loss});
   if (grad) rp_params_zero_grads(&b->params);
   check_ok(rp_net_pass(b->net, &w, &p, &err), err);
