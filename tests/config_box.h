@@ -23,6 +23,13 @@ CHECK_MAYBE static rp_status box_compose(rp_config **c, const char *const *words
   return rp_config_compose(c, words, n, &o, err);
 }
 
+/* A small run whose sizes stay, whatever becomes of the experiments for readers. */
+#define BOX_SMALL \
+  "experiment=cpu/ratplus-tiny", "model.backbone.num_layers=4", "model.backbone.d_model=256", \
+      "model.backbone.seq_cell.d_head=64", "model.backbone.seq_cell.dilation_size=16", \
+      "data.seq_len=512", "data.batch_size=8", "data.global_batch_size=8", \
+      "trainer.dtype=float32", "optim.optimizer.lr=2e-3"
+
 #define BOX_WORDS(...) ((const char *const[]){__VA_ARGS__, NULL})
 
 /* Composes and reads; the settings are the caller's. */

@@ -106,8 +106,8 @@ static void words_get_a_sentence(void **state) {
   for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
     rp_error err = {0};
     rp_config *c = NULL;
-    check_fails(box_compose(&c, BOX_WORDS("experiment=demo/ratplus", words[i].word), &err),
-                RP_USAGE, err, words[i].what);
+    check_fails(box_compose(&c, BOX_WORDS(BOX_SMALL, words[i].word), &err), RP_USAGE, err,
+                words[i].what);
     assert_null(c);
   }
 }
@@ -162,8 +162,8 @@ static void values_get_a_sentence(void **state) {
   for (size_t i = 0; i < sizeof values / sizeof *values; i++) {
     rp_error err = {0};
     rp_settings s;
-    check_fails(box_settings(&s, BOX_WORDS("experiment=demo/ratplus", values[i].word), 1, &err),
-                RP_USAGE, err, values[i].what);
+    check_fails(box_settings(&s, BOX_WORDS(BOX_SMALL, values[i].word), 1, &err), RP_USAGE, err,
+                values[i].what);
   }
 }
 

@@ -198,8 +198,7 @@ static void swaps_leave_keys_behind(void **state) {
   rp_error err = {0};
   rp_settings s;
   check_ok(box_settings(&s,
-                        BOX_WORDS("experiment=demo/ratplus", "optim/optimizer=sgd",
-                                  "optim/lr_scheduler=constant",
+                        BOX_WORDS(BOX_SMALL, "optim/optimizer=sgd", "optim/lr_scheduler=constant",
                                   "model/backbone/layer@model.backbone.seq_cell=identity"),
                         1, &err),
            err);
@@ -210,7 +209,7 @@ static void swaps_leave_keys_behind(void **state) {
   assert_false(s.model.joint_train);
   rp_settings_free(&s);
   check_ok(box_settings(&s,
-                        BOX_WORDS("experiment=demo/ratplus", "+anything.at.all=1", "~trainer.fsdp",
+                        BOX_WORDS(BOX_SMALL, "+anything.at.all=1", "~trainer.fsdp",
                                   "hydra.run.dir=x", "run_dir=here"),
                         1, &err),
            err);
@@ -281,7 +280,7 @@ static void patterns_in_a_configuration(void **state) {
     rp_settings s;
     char word[128];
     snprintf(word, sizeof word, "model.backbone.seq_cell.dilation_size=%s", cases[i][0]);
-    check_ok(box_settings(&s, BOX_WORDS("experiment=demo/ratplus", word), 1, &err), err);
+    check_ok(box_settings(&s, BOX_WORDS(BOX_SMALL, word), 1, &err), err);
     char *text = rp_pats_format(&s.model.pats);
     assert_string_equal(text, cases[i][1]);
     rp_free(text);
@@ -294,10 +293,8 @@ static void no_id_may_be_ignored(void **state) {
   box_needs_yaml();
   rp_error err = {0};
   rp_settings s;
-  check_ok(
-      box_settings(&s, BOX_WORDS("experiment=demo/ratplus", "data.train.ignore_input_index=null"),
-                   1, &err),
-      err);
+  check_ok(box_settings(&s, BOX_WORDS(BOX_SMALL, "data.train.ignore_input_index=null"), 1, &err),
+           err);
   assert_int_equal(s.train.ignore_input, INT32_MIN);
   assert_int_equal(s.val.ignore_input, 2);
   rp_settings_free(&s);
@@ -388,8 +385,8 @@ static char *diff_of(const char *word) {
   rp_error err = {0};
   rp_config *a = NULL, *b = NULL;
   char *text = NULL;
-  check_ok(box_compose(&a, BOX_WORDS("experiment=demo/ratplus"), &err), err);
-  check_ok(box_compose(&b, BOX_WORDS("experiment=demo/ratplus", word), &err), err);
+  check_ok(box_compose(&a, BOX_WORDS(BOX_SMALL), &err), err);
+  check_ok(box_compose(&b, BOX_WORDS(BOX_SMALL, word), &err), err);
   check_ok(rp_config_diff(a, b, &text, &err), err);
   rp_config_free(a);
   rp_config_free(b);
@@ -445,7 +442,7 @@ static void written_and_read_again(void **state) {
         json ? rp_config_json : rp_config_yaml;
     check_ok(
         box_compose(&a,
-                    BOX_WORDS("experiment=demo/ratplus", "+x='yes'", "+y=010", "+z=1.0",
+                    BOX_WORDS(BOX_SMALL, "+x='yes'", "+y=010", "+z=1.0",
                               "+w={1:4,a: ' b ', c: '#'}", "+v=[]", "+u=1:30", "+t=[[1,2],{a:1}]"),
                     &err),
         err);
@@ -477,8 +474,7 @@ static void a_failed_allocation_is_a_status(void **state) {
     char *text = NULL;
     rp_mem_fail_at(n);
     rp_status st = box_compose(
-        &c, BOX_WORDS("experiment=demo/ratplus", "model.backbone.seq_cell.dilation_size=[1,4,4,8]"),
-        &err);
+        &c, BOX_WORDS(BOX_SMALL, "model.backbone.seq_cell.dilation_size=[1,4,4,8]"), &err);
     if (!st) st = rp_settings_read(&s, c, 1, &err);
     if (!st) {
       st = rp_config_diff(c, c, &text, &err);

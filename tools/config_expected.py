@@ -147,7 +147,7 @@ HEADERS = ["defaults:\n  - /data: d/one\nq: 1\n", "q: 1\n", "# @package foo.bar\
            "\n# a comment\n# @package _global_\nq: 1\n", "q: 1\n# @package _global_\n"]
 OURS = [words_of(w) for w in """
 experiment=fineweb_edu/ratplus-1b;experiment=fineweb_adapt/7b/ratplus-7b-d16w256
-experiment=ruler_sft/basic-1b data._name_=niah_multikey_3;experiment=demo/adapt
+experiment=ruler_sft/basic-1b data._name_=niah_multikey_3
 experiment=fineweb_edu/attention-3b optim/optimizer=sgd model/backbone/layer@model.backbone.seq_cell=identity
 experiment=fineweb_edu/ratplus-1b trainer.dtype=float32 trainer.pretrained_path=ratplus.pth trainer.load_checkpoint=false data.vocab_size=97 data.seq_len=96 data.batch_size=2 data.global_batch_size=4 data.train.tokenized_file_path=train.bin data.train.limit_tokens=7680 data.val.tokenized_file_path=val.bin data.val.limit_tokens=-1 trainer.log_interval=1 model.backbone.num_layers=3 model.backbone.d_model=64 model.backbone.seq_cell.d_head=16 model.backbone.seq_cell.dilation_size=8
 experiment=cpu/ratplus-tiny model.backbone.seq_cell.dilation_size=${eval:"[1,64]*3"} ~trainer.fsdp +note=x

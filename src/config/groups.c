@@ -1,4 +1,5 @@
 /* Groups: a defaults list names files, each lands under its package, later ones win. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/file.h"
@@ -87,11 +88,36 @@ static rp_status add_options(const char *dir, const char *prefix, int depth, rp_
   return st;
 }
 
+static int by_line(const void *a, const void *b) {
+  const char *s = *(const char *const *)a, *t = *(const char *const *)b;
+  const size_t n = strcspn(s, "\n"), m = strcspn(t, "\n");
+  const int c = memcmp(s, t, n < m ? n : m);
+  return c ? c : n < m ? -1 : n > m;
+}
+
+/* Files of a folder come sorted with their endings, nested ones in between: a-b before a. */
+static rp_status sort_lines(rp_str *lines, rp_error *err) {
+  size_t n = 0;
+  rp_str sorted = {0};
+  for (const char *p = lines->s; p && *p; p++) n += *p == '\n';
+  const char **at = rp_malloc(n + 1, sizeof *at);
+  if (!at) return rp_fail_memory(err, n * sizeof *at, "a list of files");
+  n = 0;
+  for (const char *p = lines->s; p && *p; p = strchr(p, '\n') + 1) at[n++] = p;
+  qsort(at, n, sizeof *at, by_line);
+  for (size_t i = 0; i < n; i++) rp_str_addn(&sorted, at[i], strcspn(at[i], "\n") + 1);
+  rp_free(at);
+  rp_str_free(lines);
+  *lines = sorted;
+  return sorted.failed ? rp_fail_memory(err, n, "a list of files") : RP_OK;
+}
+
 rp_status rp_group_options(const char *dir, const char *group, rp_str *out, rp_error *err) {
   char *path = *group ? rp_path_join(dir, group) : rp_strdup(dir);
   if (!path) return rp_fail_memory(err, 0, "a path");
   rp_status st = add_options(path, "", 0, out, err);
   if (!st && out->failed) st = rp_fail_memory(err, out->len, "a list of files");
+  if (!st) st = sort_lines(out, err);
   rp_free(path);
   return st;
 }
