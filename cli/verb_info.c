@@ -28,6 +28,17 @@ static int info_tokens(const cli_args *a, const char *path) {
   return 0;
 }
 
+static int info_machine(const cli_args *a) {
+  rp_error err = {0};
+  char *text;
+  const int code = cli_use_threads(a);
+  if (code) return code;
+  if (rp_info_machine(cli_has(a, "json"), &text, &err)) return cli_error(&err);
+  fputs(text, stdout);
+  rp_free(text);
+  return 0;
+}
+
 static int info_path(const cli_args *a, const char *path) {
   switch (rp_path_look(path)) {
     case RP_PATH_MODEL: return info_model(a, path);
@@ -81,6 +92,7 @@ static int run(const cli_args *a) {
     return cli_fail(RP_USAGE,
                     "info of what? Give a model, checkpoint, run directory or token file, "
                     "or experiment=NAME");
+  if (n == 1 && !strcmp(plain[0], "machine")) return info_machine(a);
   if (rp_results_is(plain[0])) return info_results(a, plain, n);
   if (cli_has(a, "svg")) return cli_info_runs(plain, n, cli_has(a, "json"), cli_text(a, "svg"));
   for (size_t i = 0; i < n; i++) {
@@ -121,13 +133,14 @@ static const cli_flag flags[] = {
      .type = CLI_INT,
      .value = "N",
      .help = "bytes of an id in a token file without a .json beside it"},
+    CLI_FLAG_THREADS,
     CLI_FLAG_CONFIGS,
     CLI_FLAG_CONFIG,
     CLI_FLAGS_END};
 
 const cli_verb cli_verb_info = {
     .name = "info",
-    .usage = "PATH ... | experiment=NAME [key=value ...] | --pattern P --seq-len T",
+    .usage = "PATH ... | machine | experiment=NAME [key=value ...] | --pattern P --seq-len T",
     .summary = "tell what a model, checkpoint, token file or run is, and what a run would take",
     .detail =
         "A model directory, checkpoint or .pth: sizes, parameters, dtype, pattern, bytes of cache "
@@ -136,8 +149,10 @@ const cli_verb cli_verb_info = {
         "--json` "
         "wrote (.jsonl): one table, a row a pattern, a column a label. With experiment=NAME: the "
         "memory and time that run would take, before it starts. With --pattern: how many keys a "
-        "query sees, and a picture of a short sequence.\n"
+        "query sees, and a picture of a short sequence. The word machine: this "
+        "processor, its level of kernels, threads and memory.\n"
         "\n"
+        "  ratplus info machine\n"
         "  ratplus info model\n"
         "  ratplus info data/train.bin\n"
         "  ratplus info runs/a runs/b --svg curves.svg\n"

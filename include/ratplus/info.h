@@ -29,6 +29,10 @@ RP_API rp_status rp_model_info(const char *path, const char *const *words, size_
 RP_API rp_status rp_pattern_info(const char *pattern, int64_t seq_len, int layers, int kv_heads,
                                  int json, char **text, rp_error *err);
 
+/* This machine: processor, level of kernels, how bfloat16 is multiplied, threads, memory; as lines
+ * for a person or as JSON (free with rp_free). */
+RP_API rp_status rp_info_machine(int json, char **text, rp_error *err);
+
 #ifdef __cplusplus
 }
 #endif

@@ -1,0 +1,95 @@
+/* bench_machine.c - what the machine can do: products and memory, by one thread and by all. */
+#include "base/cpu.h"
+#include "base/json.h"
+#include "bench/rate.h"
+#include "ops/cpu/products.h"
+#include "ratplus/info.h"
+
+/* One line of the result: rates in FLOP/s or bytes/s, with 1 thread and with all. */
+typedef struct {
+  const char *name, *unit;
+  double one, all;
+} rate;
+
+enum { RATES = 5, SIDE = 2048 };
+
+static rp_status product(rp_dtype dtype, int way, double seconds, double *out, rp_error *err) {
+  rp_bf16_way_force(way);
+  const rp_status st = rp_bench_product_rate(RP_DEVICE_CPU, dtype, SIDE, seconds, out, err);
+  rp_bf16_way_force(-1);
+  return st;
+}
+
+/* With as many threads as are in force now. */
+static rp_status measure(double seconds, double out[RATES], rp_error *err) {
+  const bool dot = rp_products_there() && rp_cpu()->avx512_bf16 && rp_cpu_now() == RP_CPU_AVX512;
+  out[1] = 0;
+  RP_TRY(product(RP_F32, -1, seconds, &out[0], err));
+  if (dot) RP_TRY(product(RP_BF16, RP_BF16_DOT, seconds, &out[1], err));
+  RP_TRY(product(RP_BF16, RP_BF16_WIDEN, seconds, &out[2], err));
+  return rp_bench_memory_rate(seconds, &out[3], &out[4], err);
+}
+
+static void add_text(rp_str *b, const rate *r, int threads) {
+  rp_str_addf(b, "%-24s %12s %9d threads\n", "", "1 thread", threads);
+  for (int i = 0; i < RATES; i++) {
+    if (r[i].all == 0)
+      rp_str_addf(b, "%-24s %12s\n", r[i].name, "-");
+    else
+      rp_str_addf(b, "%-24s %12.1f %12.1f %s\n", r[i].name, r[i].one * 1e-9, r[i].all * 1e-9,
+                  r[i].unit);
+  }
+}
+
+static void add_json(rp_str *b, const rate *r, int threads) {
+  static const char *const keys[RATES] = {"product_float32", "product_bfloat16_dot",
+                                          "product_bfloat16_widen", "memory_read", "memory_copy"};
+  rp_str_add(b, "{\"cpu\":");
+  rp_json_add_string(b, rp_cpu()->name);
+  rp_str_addf(b, ",\"level\":\"%s\",\"threads\":%d,\"bfloat16\":\"%s\"",
+              rp_cpu_level_name(rp_cpu_now()), threads,
+              rp_bf16_way_name(rp_bf16_way_now(NULL)));
+  for (int i = 0; i < RATES; i++) {
+    if (r[i].all == 0) continue;
+    rp_str_addf(b, ",\"%s\":{\"one\":%.6g,\"all\":%.6g}", keys[i], r[i].one, r[i].all);
+  }
+  rp_str_add(b, "}\n");
+}
+
+rp_status rp_bench_machine(const rp_bench_opts *opts, char **text, rp_error *err) {
+  rp_bench_opts o;
+  rate r[RATES] = {{"product float32", "GFLOP/s", 0, 0},
+                   {"product bfloat16, dot", "GFLOP/s", 0, 0},
+                   {"product bfloat16, widen", "GFLOP/s", 0, 0},
+                   {"memory, read", "GB/s", 0, 0},
+                   {"memory, copy", "GB/s", 0, 0}};
+  double one[RATES], all[RATES];
+  rp_bench_defaults(&o);
+  if (opts) o = *opts;
+  *text = NULL;
+  const double seconds = o.seconds > 0 ? o.seconds : 2;
+  const int threads = rp_threads();
+  rp_status st = measure(seconds, all, err);
+  if (!st && threads > 1) {
+    rp_threads_set(1);
+    st = measure(seconds, one, err);
+    rp_threads_set(threads);
+  }
+  if (st) return st;
+  for (int i = 0; i < RATES; i++) {
+    r[i].all = all[i];
+    r[i].one = threads > 1 ? one[i] : all[i];
+  }
+  rp_str b = {0};
+  if (o.json) {
+    add_json(&b, r, threads);
+  } else {
+    char *machine;
+    RP_TRY(rp_info_machine(0, &machine, err));
+    rp_str_add(&b, machine);
+    rp_free(machine);
+    add_text(&b, r, threads);
+  }
+  *text = rp_str_take(&b);
+  return *text ? RP_OK : rp_fail_memory(err, 4096, "the benchmark's table");
+}
