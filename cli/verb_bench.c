@@ -62,8 +62,7 @@ static int run(const cli_args *a) {
 static const char *const subs[] = {
     "machine\trates of matrix products and of memory, by one thread and by all",
     "kernel\ttime of one op, or of all, beside plain C and against the machine",
-    "train\ttokens per second of optimizer steps, and the share of the limit",
-    NULL};
+    "train\ttokens per second of optimizer steps, and the share of the limit", NULL};
 
 static const char *const devices[] = {"cpu", "guard", "ref", "avx2", "avx512", NULL};
 

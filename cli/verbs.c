@@ -10,11 +10,16 @@ extern const cli_verb cli_verb_config, cli_verb_man, cli_verb_completion;
 
 /* clang-format off: a line each, so that two additions do not meet. */
 const cli_verb *const cli_verbs[] = {
-    &cli_verb_config,     &cli_verb_tokenizer,
-    &cli_verb_tokenize,   &cli_verb_train,
-    &cli_verb_eval,       &cli_verb_bench,
-    &cli_verb_convert,    &cli_verb_info,
-    &cli_verb_man,        &cli_verb_completion,
+    &cli_verb_config,
+    &cli_verb_tokenizer,
+    &cli_verb_tokenize,
+    &cli_verb_train,
+    &cli_verb_eval,
+    &cli_verb_bench,
+    &cli_verb_convert,
+    &cli_verb_info,
+    &cli_verb_man,
+    &cli_verb_completion,
     NULL,
 };
 /* clang-format on */

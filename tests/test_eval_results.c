@@ -16,8 +16,9 @@ static void rows_become_a_table_and_a_picture(void **state) {
                             "{\"label\":\"cut\",\"pattern\":\"D=1\",\"perplexity\":17.7,"
                             "\"cache_bytes_per_token\":4096}\n"
                             "{\"label\":\"cut\",\"pattern\":\"D=64\",\"perplexity\":54.5}\n");
-  const char *b = file_with("b.jsonl", "{\"label\":\"adapted\",\"pattern\":\"D=64\","
-                                       "\"perplexity\":40,\"cache_bytes_per_token\":64.5}");
+  const char *b = file_with("b.jsonl",
+                            "{\"label\":\"adapted\",\"pattern\":\"D=64\","
+                            "\"perplexity\":40,\"cache_bytes_per_token\":64.5}");
   const char *paths[] = {a, b};
   const char *svg = check_path("out.svg");
   char *text;

@@ -84,8 +84,8 @@ static void copies_keep_their_order_and_their_source(void **state) {
 static void conversions_round_to_nearest_even(void **state) {
   (void)state;
   /* Halfway to even, above halfway by less than float32 sees, subnormal, infinity. */
-  static const double in[] = {1.00390625, 1.01171875, 1.00390625 + 1e-12, -1.00390625 - 1e-12,
-                              1e-40, INFINITY, 3.0};
+  static const double in[] = {
+      1.00390625, 1.01171875, 1.00390625 + 1e-12, -1.00390625 - 1e-12, 1e-40, INFINITY, 3.0};
   static const double want[] = {1, 1.015625, 1.0078125, -1.0078125, 0x1p-133, INFINITY, 3};
   for (int k = 0; k < KINDS; k++) {
     box b = box_open(kinds[k], 64);
@@ -156,8 +156,15 @@ static void scratch_must_be_reserved(void **state) {
   box b = box_open(RP_DEVICE_REF, 3 * 64 * 64 * 4);
   rp_error err = {0};
   const rp_tensor t = {b.p, RP_F32};
-  const rp_gemm_args a = {.M = 64, .N = 64, .K = 64, .lda = 64, .ldb = 64, .ldc = 64, .a = t,
-                          .b = rp_tensor_at(t, 4096), .c = rp_tensor_at(t, 8192)};
+  const rp_gemm_args a = {.M = 64,
+                          .N = 64,
+                          .K = 64,
+                          .lda = 64,
+                          .ldb = 64,
+                          .ldc = 64,
+                          .a = t,
+                          .b = rp_tensor_at(t, 4096),
+                          .c = rp_tensor_at(t, 8192)};
   assert_true(rp_op_scratch(b.d, RP_OP_gemm, &a) > 0);
   rp_op_gemm(b.q, &a);
   check_fails(rp_wait(b.q, &err), RP_FAIL, err, "bytes of scratch");
@@ -176,8 +183,8 @@ static void put_doubling(box *b) {
 
 static void reserve_doubling(box *b) {
   const rp_tensor x = {b->p, rp_device_real(b->d)};
-  const rp_gemm_args a = {.M = 1, .N = 1, .K = 1, .lda = 1, .ldb = 1, .ldc = 1, .a = x, .b = x,
-                          .c = x};
+  const rp_gemm_args a = {
+      .M = 1, .N = 1, .K = 1, .lda = 1, .ldb = 1, .ldc = 1, .a = x, .b = x, .c = x};
   rp_error err = {0};
   check_ok(rp_queue_reserve(b->q, rp_op_scratch(b->d, RP_OP_gemm, &a), &err), err);
 }
@@ -256,7 +263,8 @@ static void child_faults(const box *b, size_t offset, bool write) {
   int status = 0;
   assert_int_equal(waitpid(pid, &status, 0), pid);
 #if defined(__SANITIZE_ADDRESS__)
-  assert_true(WIFSIGNALED(status) || WEXITSTATUS(status) == 1); /* the sanitizer reports, then exits */
+  assert_true(WIFSIGNALED(status) ||
+              WEXITSTATUS(status) == 1); /* the sanitizer reports, then exits */
 #else
   assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV);
 #endif
@@ -270,7 +278,7 @@ static void the_host_cannot_touch_guarded_memory(void **state) {
   child_faults(&b, 4999, true);
   rp_upload(b.q, b.p, &x, sizeof x);
   wait_ok(b.q);
-  child_faults(&b, 0, false); /* closed again after an op */
+  child_faults(&b, 0, false);    /* closed again after an op */
   child_faults(&b, 5056, false); /* behind the block: never there */
   box_close(&b);
 }

@@ -13,7 +13,7 @@ typedef struct {
 } box;
 
 enum { MOST = 1 << 21, BOXES = 7 };
-static const char *const names[BOXES] = {"cpu, dot", "cpu, widen", "ref64", "guard",
+static const char *const names[BOXES] = {"cpu, dot",  "cpu, widen", "ref64",       "guard",
                                          "level ref", "level avx2", "level avx512"};
 
 static bool box_open(box *b, int which) {
@@ -110,13 +110,15 @@ static void product_check(const product *p, const char *name) {
         terms += fabs(t);
       }
       const double got = (double)p->got[at];
-      const double allowed = n >= a->N ? 0 : 4 * 1.2e-7 * terms +
-                             (a->c.dtype == RP_BF16 ? fabs(sum) / 256 : 0);
+      const double allowed =
+          n >= a->N ? 0 : 4 * 1.2e-7 * terms + (a->c.dtype == RP_BF16 ? fabs(sum) / 256 : 0);
       if (!(fabs(got - sum) <= allowed))
-        fail_msg("%s: %dx%dx%d ta %d tb %d add %d ld %lld %lld %lld %s -> %s at %d,%lld: %.9g, "
-                 "wanted %.9g (allowed %.3g)", name, a->M, a->N, a->K, a->ta, a->tb, a->accumulate,
-                 (long long)a->lda, (long long)a->ldb, (long long)a->ldc, rp_dtype_name(a->a.dtype),
-                 rp_dtype_name(a->c.dtype), m, (long long)n, got, sum, allowed);
+        fail_msg(
+            "%s: %dx%dx%d ta %d tb %d add %d ld %lld %lld %lld %s -> %s at %d,%lld: %.9g, "
+            "wanted %.9g (allowed %.3g)",
+            name, a->M, a->N, a->K, a->ta, a->tb, a->accumulate, (long long)a->lda,
+            (long long)a->ldb, (long long)a->ldc, rp_dtype_name(a->a.dtype),
+            rp_dtype_name(a->c.dtype), m, (long long)n, got, sum, allowed);
     }
   }
 }

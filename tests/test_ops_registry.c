@@ -11,8 +11,8 @@ typedef struct {
   rp_queue *q;
 } box;
 
-static const char *const box_names[] = {"cpu", "guard", "ref", "level ref", "level avx2",
-                                        "level avx512"};
+static const char *const box_names[] = {"cpu",       "guard",      "ref",
+                                        "level ref", "level avx2", "level avx512"};
 enum { BOXES = 6 };
 
 /* False where this processor has no such level. */
@@ -50,7 +50,8 @@ static void run_case(const rp_case *c, rp_queue *q, int64_t poison, const char *
     assert_non_null(values[t]);
     check_ok(rp_case_read(&r, t, values[t], &err), err);
   }
-  if (rp_case_bands(&r, &err)) fail_msg("%s: %s (seed %llu)", name, err.text, (unsigned long long)c->seed);
+  if (rp_case_bands(&r, &err))
+    fail_msg("%s: %s (seed %llu)", name, err.text, (unsigned long long)c->seed);
   rp_case_close(&r);
 }
 
@@ -87,9 +88,11 @@ static void compare(const rp_case *c, double *const *got, double *const *want, c
       if (memcmp(&a, &b, sizeof a) == 0) continue;
       const double most = tolerance(c, t, want, i);
       if (!(fabs(a - b) <= most))
-        fail_msg("%s on %s: seed %llu %s tensor %d element %lld: %.9g, wanted %.9g, apart by %.3g "
-                 "(allowed %.3g)", rp_op_name(c->op), name, (unsigned long long)c->seed,
-                 c->bf16 ? "bfloat16" : "float32", t, (long long)i, a, b, fabs(a - b), most);
+        fail_msg(
+            "%s on %s: seed %llu %s tensor %d element %lld: %.9g, wanted %.9g, apart by %.3g "
+            "(allowed %.3g)",
+            rp_op_name(c->op), name, (unsigned long long)c->seed, c->bf16 ? "bfloat16" : "float32",
+            t, (long long)i, a, b, fabs(a - b), most);
     }
   }
 }
@@ -107,14 +110,18 @@ static void every_op_has_a_case_and_an_entry(void **state) {
   (void)state;
   for (int op = 0; op < RP_OP_COUNT; op++) {
     rp_case c;
-    if (!rp_case_of((rp_op)op)) fail_msg("op %s has no case in registry_ops.c", rp_op_name((rp_op)op));
+    if (!rp_case_of((rp_op)op))
+      fail_msg("op %s has no case in registry_ops.c", rp_op_name((rp_op)op));
     rp_case_make(&c, (rp_op)op, 1, false, false);
     int outputs = 0;
     for (int t = 0; t < c.tensors; t++) outputs += (c.t[t].role & RP_CASE_OUT) != 0;
     if (!outputs) fail_msg("the case of op %s has no output", rp_op_name((rp_op)op));
-    const rp_cpu_table *tables[] = {&rp_cpu_table_ref, &rp_cpu_table_ref64,
+    const rp_cpu_table *tables[] = {
+      &rp_cpu_table_ref,
+      &rp_cpu_table_ref64,
 #if defined(__x86_64__)
-                                    &rp_cpu_table_avx2, &rp_cpu_table_avx512
+      &rp_cpu_table_avx2,
+      &rp_cpu_table_avx512
 #endif
     };
     for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)

@@ -349,8 +349,8 @@ static void short_of_memory(void **state) {
   rp_model_settings_free(&want);
 }
 
-static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(short_of_memory),cmocka_unit_test(there_and_back),
+static const struct CMUnitTest tests[] = {cmocka_unit_test(short_of_memory),
+                                          cmocka_unit_test(there_and_back),
                                           cmocka_unit_test(settings_survive),
                                           cmocka_unit_test(dtypes_change),
                                           cmocka_unit_test(optimizers_come_along),

@@ -14,7 +14,7 @@ typedef struct {
   double seconds, plain; /* of one run; plain 0: not run */
   double flops, bytes;
   double share;
-  bool by_memory;        /* what bounds it */
+  bool by_memory; /* what bounds it */
 } row;
 
 typedef struct {
@@ -113,10 +113,12 @@ static void add_json(rp_str *b, const row *rows, int n, const limits *m) {
               m->product[0], m->product[1], m->memory);
   for (int i = 0; i < n; i++) {
     const row *r = &rows[i];
-    rp_str_addf(b, "%s{\"op\":\"%s\",\"dtype\":\"%s\",\"seconds\":%.6g,\"plain_seconds\":%.6g,"
-                "\"flops\":%.6g,\"bytes\":%.6g,\"share\":%.4g,\"limit\":\"%s\"}", i ? "," : "",
-                rp_op_name(r->op), rp_dtype_name(r->bf16 ? RP_BF16 : RP_F32), r->seconds, r->plain,
-                r->flops, r->bytes, r->share, r->by_memory ? "memory" : "products");
+    rp_str_addf(b,
+                "%s{\"op\":\"%s\",\"dtype\":\"%s\",\"seconds\":%.6g,\"plain_seconds\":%.6g,"
+                "\"flops\":%.6g,\"bytes\":%.6g,\"share\":%.4g,\"limit\":\"%s\"}",
+                i ? "," : "", rp_op_name(r->op), rp_dtype_name(r->bf16 ? RP_BF16 : RP_F32),
+                r->seconds, r->plain, r->flops, r->bytes, r->share,
+                r->by_memory ? "memory" : "products");
   }
   rp_str_add(b, "]}\n");
 }
@@ -138,8 +140,8 @@ static rp_status no_op(const char *name, rp_error *err) {
   rp_str names = {0};
   for (int op = 0; op < RP_OP_COUNT; op++)
     rp_str_addf(&names, "%s%s", op ? ", " : "", rp_op_name((rp_op)op));
-  const rp_status st = rp_fail(err, RP_USAGE, "%s: no such op; there are %s", name,
-                               names.s ? names.s : "none");
+  const rp_status st =
+      rp_fail(err, RP_USAGE, "%s: no such op; there are %s", name, names.s ? names.s : "none");
   rp_str_free(&names);
   return st;
 }

@@ -47,8 +47,7 @@ static void add_json(rp_str *b, const rate *r, int threads) {
   rp_str_add(b, "{\"cpu\":");
   rp_json_add_string(b, rp_cpu()->name);
   rp_str_addf(b, ",\"level\":\"%s\",\"threads\":%d,\"bfloat16\":\"%s\"",
-              rp_cpu_level_name(rp_cpu_now()), threads,
-              rp_bf16_way_name(rp_bf16_way_now(NULL)));
+              rp_cpu_level_name(rp_cpu_now()), threads, rp_bf16_way_name(rp_bf16_way_now(NULL)));
   for (int i = 0; i < RATES; i++) {
     if (r[i].all == 0) continue;
     rp_str_addf(b, ",\"%s\":{\"one\":%.6g,\"all\":%.6g}", keys[i], r[i].one, r[i].all);

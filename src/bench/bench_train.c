@@ -71,8 +71,8 @@ static rp_status upload_tokens(rig *g, const task *t, rp_error *err) {
 static rp_status rig_open(rig *g, const task *t, rp_dtype dtype, rp_error *err) {
   rp_status st = RP_OK;
   const size_t n = (size_t)t->batch * (size_t)t->T * sizeof(int32_t);
-  const rp_net_opts o = {.batch = t->batch, .T = t->T, .dtype = dtype, .train = true,
-                         .recompute = t->recompute};
+  const rp_net_opts o = {
+      .batch = t->batch, .T = t->T, .dtype = dtype, .train = true, .recompute = t->recompute};
   *g = (rig){0};
   RP_GO(rp_device_open(&g->d, RP_DEVICE_CPU, err));
   RP_GO(rp_queue_open(&g->q, g->d, err));
@@ -92,8 +92,14 @@ fail:
 }
 
 static rp_status step(rig *g, const task *t, int plan, double *seconds, rp_error *err) {
-  const rp_pass p = {.batch = t->batch, .T = t->T, .plan = plan, .grad = true, .weight = 1,
-                     .ids = g->ids, .labels = g->labels, .loss = g->loss};
+  const rp_pass p = {.batch = t->batch,
+                     .T = t->T,
+                     .plan = plan,
+                     .grad = true,
+                     .weight = 1,
+                     .ids = g->ids,
+                     .labels = g->labels,
+                     .loss = g->loss};
   const double from = rp_now();
   rp_op_zero(g->q, &(rp_zero_args){g->loss, sizeof(rp_loss)});
   RP_TRY(rp_net_pass(g->net, &g->weights, &p, err));
@@ -148,12 +154,28 @@ fail:
 
 static rp_status default_task(task *t, rp_error *err) {
   *t = (task){.batch = 4, .T = 1024, .clip = 1};
-  t->m = (rp_model_settings){.N = 12, .d = 768, .f = 3072, .V = 32000, .H = 6, .Hk = 6, .h = 128,
-                             .act = RP_ACT_GELU, .init_range = 0.02, .apply_re = true,
-                             .joint_train = true, .tied = true, .rope = true,
-                             .rope_base = 10000, .rope_scale = 1, .max_seq_len = 1024};
-  t->optim = (rp_optim_settings){.name = RP_OPT_ADAMW, .lr = 1e-4, .weight_decay = 0.1,
-                                 .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8};
+  t->m = (rp_model_settings){.N = 12,
+                             .d = 768,
+                             .f = 3072,
+                             .V = 32000,
+                             .H = 6,
+                             .Hk = 6,
+                             .h = 128,
+                             .act = RP_ACT_GELU,
+                             .init_range = 0.02,
+                             .apply_re = true,
+                             .joint_train = true,
+                             .tied = true,
+                             .rope = true,
+                             .rope_base = 10000,
+                             .rope_scale = 1,
+                             .max_seq_len = 1024};
+  t->optim = (rp_optim_settings){.name = RP_OPT_ADAMW,
+                                 .lr = 1e-4,
+                                 .weight_decay = 0.1,
+                                 .beta1 = 0.9,
+                                 .beta2 = 0.95,
+                                 .eps = 1e-8};
   return rp_pats_uniform(&t->m.pats, (rp_pat){1, 0, 0}, t->m.N, t->m.Hk, err);
 }
 
@@ -195,15 +217,18 @@ static void add_text(rp_str *b, const task *t, const row *rows, int n) {
 }
 
 static void add_json(rp_str *b, const task *t, const row *rows, int n) {
-  rp_str_addf(b, "{\"layers\":%d,\"d\":%d,\"heads\":%d,\"d_head\":%d,\"vocab\":%d,\"seq_len\":%d,"
-              "\"batch\":%d,\"threads\":%d,\"cases\":[", t->m.N, t->m.d, t->m.H, t->m.h, t->m.V,
-              t->T, t->batch, rp_threads());
+  rp_str_addf(b,
+              "{\"layers\":%d,\"d\":%d,\"heads\":%d,\"d_head\":%d,\"vocab\":%d,\"seq_len\":%d,"
+              "\"batch\":%d,\"threads\":%d,\"cases\":[",
+              t->m.N, t->m.d, t->m.H, t->m.h, t->m.V, t->T, t->batch, rp_threads());
   for (int i = 0; i < n; i++) {
     const row *r = &rows[i];
-    rp_str_addf(b, "%s{\"dtype\":\"%s\",\"pattern\":\"%s\",\"tokens_per_second\":%.6g,"
+    rp_str_addf(b,
+                "%s{\"dtype\":\"%s\",\"pattern\":\"%s\",\"tokens_per_second\":%.6g,"
                 "\"seconds_per_step\":%.6g,\"flops_per_step\":%.6g,\"product_rate\":%.6g,"
-                "\"share\":%.4g,\"loss\":%.6g}", i ? "," : "", rp_dtype_name(r->dtype), r->pattern,
-                r->tokens, r->seconds, r->flops, r->rate, r->flops / r->seconds / r->rate, r->loss);
+                "\"share\":%.4g,\"loss\":%.6g}",
+                i ? "," : "", rp_dtype_name(r->dtype), r->pattern, r->tokens, r->seconds, r->flops,
+                r->rate, r->flops / r->seconds / r->rate, r->loss);
   }
   rp_str_add(b, "]}\n");
 }

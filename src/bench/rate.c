@@ -45,8 +45,14 @@ rp_status rp_bench_product_rate(rp_device_kind kind, rp_dtype dtype, int side, d
   const size_t n = (size_t)side * (size_t)side;
   RP_TRY(rp_bench_box_open(&b, kind, 3 * n * 8, err));
   const rp_dtype real = rp_device_real(b.d), in = dtype == RP_BF16 ? RP_BF16 : real;
-  const rp_gemm_args a = {.M = side, .N = side, .K = side, .tb = 1,
-                          .lda = side, .ldb = side, .ldc = side, .a = {b.memory, in},
+  const rp_gemm_args a = {.M = side,
+                          .N = side,
+                          .K = side,
+                          .tb = 1,
+                          .lda = side,
+                          .ldb = side,
+                          .ldc = side,
+                          .a = {b.memory, in},
                           .b = {rp_ptr_add(b.memory, n * 8), in},
                           .c = {rp_ptr_add(b.memory, n * 16), real}};
   double best = 0;

@@ -8,7 +8,9 @@
 /* Floating point operations of one forward pass over `batch` sequences of T, by part (model.md 2; a
  * multiply-add is 2): linear layers, attention over the pairs the pattern sees, logits. Backward is
  * twice the forward. */
-typedef struct { double products, attention, head; } rp_flops;
+typedef struct {
+  double products, attention, head;
+} rp_flops;
 rp_flops rp_cost_flops(const rp_model_settings *m, const rp_pats *pats, int64_t batch, int64_t T);
 
 /* Bytes of the whole model's key-value cache after T tokens (model.md 4), keys and values in `dtype`,

@@ -20,13 +20,13 @@ typedef struct {
   const rp_model_settings *m;
   rp_dtype real, compute;
   rp_rows rows;
-  int n;             /* tokens of the call */
-  rp_ptr pats;       /* rp_pat [plans][Hk] of the layer at hand */
-  int pats_stride;   /* from one plan to the next */
-  rp_ptr rope;       /* none with pe: empty */
-  rp_carve tmp;      /* work buffers; a kind takes them and gives all back on return */
+  int n;           /* tokens of the call */
+  rp_ptr pats;     /* rp_pat [plans][Hk] of the layer at hand */
+  int pats_stride; /* from one plan to the next */
+  rp_ptr rope;     /* none with pe: empty */
+  rp_carve tmp;    /* work buffers; a kind takes them and gives all back on return */
   bool dry;
-  size_t scratch;    /* dry: the most any op asks of the queue */
+  size_t scratch; /* dry: the most any op asks of the queue */
 } rp_run;
 
 typedef struct {

@@ -10,10 +10,10 @@
 typedef struct rp_net rp_net;
 
 typedef struct {
-  int batch, T;      /* sequences of a call and tokens of each, at most */
-  rp_dtype dtype;    /* RP_F32 (real of the device) or RP_BF16 */
-  bool train;        /* keeps what backward reads */
-  bool recompute;    /* keeps only each layer's input and makes the rest again in backward */
+  int batch, T;   /* sequences of a call and tokens of each, at most */
+  rp_dtype dtype; /* RP_F32 (real of the device) or RP_BF16 */
+  bool train;     /* keeps what backward reads */
+  bool recompute; /* keeps only each layer's input and makes the rest again in backward */
 } rp_net_opts;
 
 /* Bytes by group, without allocating (spec: `info` tells before a run starts). */
@@ -38,7 +38,7 @@ rp_status rp_net_add_plan(rp_net *net, const rp_pats *pats, int *plan, rp_error 
 typedef struct {
   int batch, T, plan;
   bool grad;
-  double weight;   /* of this micro-batch's mean loss: 1 / accumulation */
+  double weight; /* of this micro-batch's mean loss: 1 / accumulation */
   rp_ptr ids, labels, loss;
 } rp_pass;
 rp_status rp_net_pass(rp_net *net, const rp_weights *w, const rp_pass *p, rp_error *err);

@@ -29,12 +29,12 @@ typedef struct {
   rp_queue *q;
   rp_model_settings m; /* borrowed pats */
   rp_shape shape;
-  rp_dtype compute;    /* real of the device, or RP_BF16 */
-  rp_tensor p[2];      /* masters, by rp_group: [shape.matrix], [shape.vector] */
-  rp_tensor g[2];      /* gradients, real; none when not training */
-  rp_tensor copy;      /* matrices in compute; none when compute is real */
-  rp_tensor *slots;    /* [units][RP_SLOTS] what need returns */
-  rp_tensor *gslots;   /* [units][RP_SLOTS] what grad returns */
+  rp_dtype compute;  /* real of the device, or RP_BF16 */
+  rp_tensor p[2];    /* masters, by rp_group: [shape.matrix], [shape.vector] */
+  rp_tensor g[2];    /* gradients, real; none when not training */
+  rp_tensor copy;    /* matrices in compute; none when compute is real */
+  rp_tensor *slots;  /* [units][RP_SLOTS] what need returns */
+  rp_tensor *gslots; /* [units][RP_SLOTS] what grad returns */
 } rp_params;
 
 /* Allocates (zeroed). dtype: RP_F32 or RP_BF16, the run's. q and m's contents stay the caller's. */
@@ -42,7 +42,9 @@ rp_status rp_params_open(rp_params *p, rp_queue *q, const rp_model_settings *m, 
                          bool train, rp_error *err);
 void rp_params_close(rp_params *p); /* {0} is fine */
 /* Bytes by group for these settings, without allocating: masters, copy, gradients. */
-typedef struct { size_t masters, copy, grads; } rp_params_bytes;
+typedef struct {
+  size_t masters, copy, grads;
+} rp_params_bytes;
 rp_params_bytes rp_params_plan(const rp_shape *s, rp_dtype real, rp_dtype dtype, bool train);
 
 /* Initial values by role and settings (model.md 1): Philox of (seed, tensor index, element). */
@@ -53,8 +55,7 @@ rp_status rp_params_load(rp_params *p, const rp_store *s, rp_error *err);
 rp_status rp_params_get(rp_params *p, const rp_param *t, float *out, rp_error *err);
 rp_status rp_params_set(rp_params *p, const rp_param *t, const float *in, rp_error *err);
 /* The same in double, for tests on ref64; which: 0 masters, 1 gradients. */
-rp_status rp_params_get_f64(rp_params *p, int which, const rp_param *t, double *out,
-                            rp_error *err);
+rp_status rp_params_get_f64(rp_params *p, int which, const rp_param *t, double *out, rp_error *err);
 rp_status rp_params_set_f64(rp_params *p, const rp_param *t, const double *in, rp_error *err);
 /* Puts the rounding of all matrices to `copy` on the queue (after set/init/load/optim). */
 void rp_params_round(rp_params *p);

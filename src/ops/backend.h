@@ -35,7 +35,10 @@ typedef struct {
   size_t (*scratch)(const rp_device *d, rp_op op, const void *args);
 } rp_backend;
 
-typedef struct { uintptr_t at; size_t bytes; } rp_block;
+typedef struct {
+  uintptr_t at;
+  size_t bytes;
+} rp_block;
 
 struct rp_device {
   const rp_backend *kind;
@@ -49,9 +52,9 @@ struct rp_device {
 
 struct rp_queue {
   rp_device *d;
-  void *own;        /* the kind's */
-  rp_error err;     /* sticky */
-  rp_tape *tape;    /* being recorded; NULL */
+  void *own;     /* the kind's */
+  rp_error err;  /* sticky */
+  rp_tape *tape; /* being recorded; NULL */
 };
 
 /* Opens a kind's own part; fills kind, name, real, own. */

@@ -23,8 +23,10 @@ static void must(check *c, bool holds, const char *what) {
 static void bytes_at(check *c, rp_ptr p, double bytes, const char *what) {
   if (!c->ok || bytes == 0) return;
   if (bytes < 0 || bytes > (double)PTRDIFF_MAX || !rp_device_holds(c->q->d, p, (size_t)bytes))
-    rp_queue_fail(c->q, RP_FAIL, "op %s on device %s: %s (%.0f bytes) is not whole in its memory; "
-                  "this is a bug", rp_op_name(c->op), c->q->d->name, what, bytes);
+    rp_queue_fail(c->q, RP_FAIL,
+                  "op %s on device %s: %s (%.0f bytes) is not whole in its memory; "
+                  "this is a bug",
+                  rp_op_name(c->op), c->q->d->name, what, bytes);
   c->ok = !c->q->err.status;
 }
 
@@ -32,11 +34,12 @@ typedef enum { REAL, COMPUTE, EITHER, ANY } allowed;
 
 static void dtype_of(check *c, rp_dtype t, allowed a, const char *what) {
   const rp_dtype real = c->q->d->real;
-  const bool fine = t == real || (a != REAL && t == RP_BF16) ||
-                    (a == ANY && (t == RP_F32 || t == RP_F64));
+  const bool fine =
+      t == real || (a != REAL && t == RP_BF16) || (a == ANY && (t == RP_F32 || t == RP_F64));
   if (fine || !c->ok) return;
   c->ok = false;
-  rp_queue_fail(c->q, RP_FAIL, "op %s on device %s: %s is %s, which it does not take; this is a bug",
+  rp_queue_fail(c->q, RP_FAIL,
+                "op %s on device %s: %s is %s, which it does not take; this is a bug",
                 rp_op_name(c->op), c->q->d->name, what, rp_dtype_name(t));
 }
 
@@ -46,7 +49,9 @@ static void strided(check *c, rp_tensor t, allowed a, int64_t rows, int64_t cols
   if (!c->ok || rows == 0 || cols == 0) return;
   must(c, rows > 0 && cols > 0 && (ld >= cols || rows == 1), "a size or stride is out of range");
   dtype_of(c, t.dtype, a, what);
-  if (c->ok) bytes_at(c, t.p, ((double)(rows - 1) * (double)ld + (double)cols) * rp_dtype_bytes(t.dtype), what);
+  if (c->ok)
+    bytes_at(c, t.p, ((double)(rows - 1) * (double)ld + (double)cols) * rp_dtype_bytes(t.dtype),
+             what);
 }
 
 static void matrix(check *c, rp_tensor t, allowed a, int64_t rows, int64_t cols, const char *what) {
@@ -272,9 +277,7 @@ bool rp_op_check(rp_queue *q, rp_op op, const void *args) {
   check c = {q, op, true};
   switch (op) {
 #define RP_X(name) \
-  case RP_OP_##name: \
-    check_##name(&c, args); \
-    break;
+  case RP_OP_##name: check_##name(&c, args); break;
     RP_OPS(RP_X)
 #undef RP_X
     default: wrong(&c, "there is no such op");

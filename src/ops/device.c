@@ -8,8 +8,7 @@ rp_status rp_device_open(rp_device **out, rp_device_kind kind, rp_error *err) {
   *out = NULL;
   rp_device *d = rp_calloc(1, sizeof *d);
   if (!d) return rp_fail_memory(err, sizeof *d, "a device");
-  const rp_status st =
-      kind == RP_DEVICE_GUARD ? rp_guard_open(d, err) : rp_cpu_open(d, kind, err);
+  const rp_status st = kind == RP_DEVICE_GUARD ? rp_guard_open(d, err) : rp_cpu_open(d, kind, err);
   if (st) {
     rp_free(d);
     return st;
@@ -136,24 +135,25 @@ static bool is_float(rp_dtype t) { return t == RP_F32 || t == RP_F64 || t == RP_
 static void put_copy(rp_queue *q, const rp_copy *c) {
   if (q->err.status || c->n == 0) return;
   if (c->as && !(is_float(c->host_dtype) && is_float(c->dev.dtype))) {
-    rp_queue_fail(q, RP_FAIL, "a copy between %s and %s: only float32, float64 and bfloat16 are "
-                  "converted; this is a bug", rp_dtype_name(c->host_dtype),
-                  rp_dtype_name(c->dev.dtype));
+    rp_queue_fail(q, RP_FAIL,
+                  "a copy between %s and %s: only float32, float64 and bfloat16 are "
+                  "converted; this is a bug",
+                  rp_dtype_name(c->host_dtype), rp_dtype_name(c->dev.dtype));
     return;
   }
   const size_t bytes = (size_t)c->n * (c->as ? (size_t)rp_dtype_bytes(c->dev.dtype) : 1);
   if (c->n < 0 || !rp_device_holds(q->d, c->dev.p, bytes)) {
     rp_queue_fail(q, RP_FAIL, "%s of %lld %s would leave the memory of device %s; this is a bug",
-                  c->up ? "an upload" : "a download", (long long)c->n,
-                  c->as ? "elements" : "bytes", q->d->name);
+                  c->up ? "an upload" : "a download", (long long)c->n, c->as ? "elements" : "bytes",
+                  q->d->name);
     return;
   }
   q->d->kind->copy(q, c);
 }
 
 void rp_upload(rp_queue *q, rp_ptr dst, const void *src, size_t bytes) {
-  put_copy(q, &(rp_copy){.up = true, .dev = {dst, RP_F32}, .host = (void *)src,
-                         .n = (int64_t)bytes});
+  put_copy(q,
+           &(rp_copy){.up = true, .dev = {dst, RP_F32}, .host = (void *)src, .n = (int64_t)bytes});
 }
 
 void rp_download(rp_queue *q, void *dst, rp_ptr src, size_t bytes) {
@@ -161,8 +161,9 @@ void rp_download(rp_queue *q, void *dst, rp_ptr src, size_t bytes) {
 }
 
 void rp_upload_as(rp_queue *q, rp_tensor dst, const void *src, rp_dtype host, int64_t n) {
-  put_copy(q, &(rp_copy){.up = true, .as = true, .dev = dst, .host = (void *)src,
-                         .host_dtype = host, .n = n});
+  put_copy(
+      q, &(rp_copy){
+             .up = true, .as = true, .dev = dst, .host = (void *)src, .host_dtype = host, .n = n});
 }
 
 void rp_download_as(rp_queue *q, void *dst, rp_dtype host, rp_tensor src, int64_t n) {

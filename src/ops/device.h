@@ -15,8 +15,13 @@
 #include "base/dtype.h"
 #include "base/mem.h"
 
-typedef struct { uintptr_t at; } rp_ptr; /* 0: none */
-typedef struct { rp_ptr p; rp_dtype dtype; } rp_tensor;
+typedef struct {
+  uintptr_t at;
+} rp_ptr; /* 0: none */
+typedef struct {
+  rp_ptr p;
+  rp_dtype dtype;
+} rp_tensor;
 
 static inline rp_ptr rp_ptr_add(rp_ptr p, size_t bytes) {
   return (rp_ptr){p.at ? p.at + bytes : 0};

@@ -15,9 +15,11 @@
 #include "ops/device.h"
 
 #define RP_OPS(X) \
-  X(zero) X(cast) X(gemm) X(embed) X(embed_bwd) X(norm) X(norm_bwd) X(rope) X(gate) X(gate_bwd) \
-  X(attend) X(attend_bwd) X(ogate) X(ogate_bwd) X(act) X(act_bwd) X(head_loss) X(pick) X(sumsq) \
-  X(clip) X(optim)
+  X(zero) \
+  X(cast) \
+  X(gemm) X(embed) X(embed_bwd) X(norm) X(norm_bwd) X(rope) X(gate) X(gate_bwd) X(attend) \
+      X(attend_bwd) X(ogate) X(ogate_bwd) X(act) X(act_bwd) X(head_loss) X(pick) X(sumsq) X(clip) \
+          X(optim)
 
 /* A row is a run of n new tokens of one sequence: training has one row a sequence. On the device. */
 typedef struct {
@@ -28,14 +30,20 @@ typedef struct {
   int32_t plan; /* which pattern plan it runs in */
 } rp_row;
 typedef struct {
-  rp_ptr row;                       /* rp_row [count] on the device */
-  int32_t count, tokens, longest;   /* bounds that the host knows: rows, sum of n, largest n */
+  rp_ptr row;                     /* rp_row [count] on the device */
+  int32_t count, tokens, longest; /* bounds that the host knows: rows, sum of n, largest n */
 } rp_rows;
 
 /* bytes at p become 0. */
-typedef struct { rp_ptr p; size_t bytes; } rp_zero_args;
+typedef struct {
+  rp_ptr p;
+  size_t bytes;
+} rp_zero_args;
 /* dst[i] = src[i], rounded to nearest even where narrower. F32, F64, BF16. */
-typedef struct { int64_t n; rp_tensor src, dst; } rp_cast_args;
+typedef struct {
+  int64_t n;
+  rp_tensor src, dst;
+} rp_cast_args;
 
 /* c[M,N] = op(a)[M,K] * op(b)[K,N]. ta: a lies as [K,M]; tb: b lies as [N,K] (a weight [out,in] is
  * tb = 1). ld*: elements between stored rows. a and b: both compute; c: real or compute.
@@ -47,9 +55,17 @@ typedef struct {
 } rp_gemm_args;
 
 /* x[n,d] real = table[ids[i]] (table [V,d] any dtype). Ids were checked by the host. */
-typedef struct { int32_t n, d, V; rp_ptr ids; rp_tensor table, x; } rp_embed_args;
+typedef struct {
+  int32_t n, d, V;
+  rp_ptr ids;
+  rp_tensor table, x;
+} rp_embed_args;
 /* dtable[V,d] real += rows of dx[n,d] real; the same sums for any number of threads. */
-typedef struct { int32_t n, d, V; rp_ptr ids; rp_tensor dx, dtable; } rp_embed_bwd_args;
+typedef struct {
+  int32_t n, d, V;
+  rp_ptr ids;
+  rp_tensor dx, dtable;
+} rp_embed_bwd_args;
 
 /* y[n,d] (real or compute) = norm(x[n,d] real) * w[d] + b[d]; RMSNorm has no b. eps 1e-6.
  * stat[n,2] real: mean (0 for RMSNorm) and 1/std, for backward; may be none. */
@@ -70,7 +86,12 @@ typedef struct {
 
 /* table[count][h] real for positions from..from+count-1: h/2 cosines, then h/2 sines of
  * (t / scale) * base^(-2i/h), computed in double. */
-typedef struct { int64_t from; int32_t count, h; double base, scale; rp_ptr table; } rp_rope_args;
+typedef struct {
+  int64_t from;
+  int32_t count, h;
+  double base, scale;
+  rp_ptr table;
+} rp_rope_args;
 
 /* Gate, scan, rotate (model.md 2 a-c), one pass from the projection p[n, ldp] compute, columns
  * o H*h | q H*h | k Hk*h | x Hk*h | g Hk*h (g only when re), to q[n,H*h], k[n,Hk*h], v[n,Hk*h]
@@ -116,20 +137,36 @@ typedef struct {
 
 /* y[n,d] = a[n,d] * sigmoid(o), o = the first d columns of p[n,ldp]; sigmoid(o) and y are rounded to
  * compute. y may be a. */
-typedef struct { int32_t n, d; int64_t ldp; rp_tensor a, p, y; } rp_ogate_args;
+typedef struct {
+  int32_t n, d;
+  int64_t ldp;
+  rp_tensor a, p, y;
+} rp_ogate_args;
 /* da[n,d] real, and dp's first d columns (compute), from dy[n,d] real. da may be dy. */
-typedef struct { int32_t n, d; int64_t ldp; rp_tensor a, p, dy, da, dp; } rp_ogate_bwd_args;
+typedef struct {
+  int32_t n, d;
+  int64_t ldp;
+  rp_tensor a, p, dy, da, dp;
+} rp_ogate_bwd_args;
 
 /* v[n,f] = act(u[n,f]), swiglu: u[n,2f], v = u[:, :f] * silu(u[:, f:]). compute. */
-typedef struct { int32_t n, f; rp_act act; rp_tensor u, v; } rp_act_args;
+typedef struct {
+  int32_t n, f;
+  rp_act act;
+  rp_tensor u, v;
+} rp_act_args;
 /* du (shape of u, compute) from dv[n,f] real. */
-typedef struct { int32_t n, f; rp_act act; rp_tensor u, dv, du; } rp_act_bwd_args;
+typedef struct {
+  int32_t n, f;
+  rp_act act;
+  rp_tensor u, dv, du;
+} rp_act_bwd_args;
 
 /* What losses add up to, on the device. */
 typedef struct {
-  double mean;     /* sum over calls of weight * (mean loss over the call's own labels; none: 0) */
-  double sum;      /* sum of losses over all labels seen */
-  int64_t labels;  /* how many */
+  double mean;    /* sum over calls of weight * (mean loss over the call's own labels; none: 0) */
+  double sum;     /* sum of losses over all labels seen */
+  int64_t labels; /* how many */
 } rp_loss;
 /* Cross-entropy of logits x[n,d] w[V,d]^T (never whole, never rounded) against labels[n] (int32,
  * -100: ignored); adds to loss. With grad: dx[n,d] real, and dw[V,d] real +=, of weight * mean. */
@@ -156,7 +193,12 @@ typedef struct {
 } rp_range;
 /* out[i] double = sum of squares of range i of the gradients g[group] (real), in double, in an order
  * that does not depend on threads. */
-typedef struct { int32_t ranges; rp_ptr range; rp_tensor g[2]; rp_ptr out; } rp_sumsq_args;
+typedef struct {
+  int32_t ranges;
+  rp_ptr range;
+  rp_tensor g[2];
+  rp_ptr out;
+} rp_sumsq_args;
 
 /* The optimizer's state that steers it, on the device. */
 typedef struct {
@@ -169,7 +211,11 @@ typedef struct {
   int32_t in_a_row; /* skipped steps since the last good one */
 } rp_ctl;
 /* Norm from the n sums of squares in tensor order; max 0: no clipping (factor 1). */
-typedef struct { int32_t n; double max; rp_ptr sums, loss, ctl; } rp_clip_args;
+typedef struct {
+  int32_t n;
+  double max;
+  rp_ptr sums, loss, ctl;
+} rp_clip_args;
 /* One step over both groups (model.md 5): p, m, v, g [group] real; SGD uses m as its momentum buffer
  * and no v. Gradients become 0, also when the step is skipped. copy: matrices rounded to compute, or
  * none. Decay is each range's. */
@@ -185,7 +231,7 @@ typedef enum {
 #define RP_X(name) RP_OP_##name,
   RP_OPS(RP_X)
 #undef RP_X
-  RP_OP_COUNT
+      RP_OP_COUNT
 } rp_op;
 
 #define RP_X(name) void rp_op_##name(rp_queue *q, const rp_##name##_args *a);

@@ -43,8 +43,7 @@ static rp_case_tensor *add(rp_case *c, rp_case_type type, rp_case_role role, int
   return t;
 }
 
-rp_case_tensor *rp_case_in(rp_case *c, rp_tensor *at, rp_case_type type, int64_t n,
-                           double spread) {
+rp_case_tensor *rp_case_in(rp_case *c, rp_tensor *at, rp_case_type type, int64_t n, double spread) {
   rp_case_tensor *t = add(c, type, RP_CASE_IN, n);
   t->spread = spread;
   place(c, t, at, true);
@@ -106,9 +105,7 @@ static size_t bytes_of(const rp_case_run *r, int t) {
   return (size_t)x->n * (x->type == RP_CASE_BYTES ? 1 : (size_t)rp_dtype_bytes(r->dtype[t]));
 }
 
-static rp_ptr tensor_at(const rp_case_run *r, int t) {
-  return rp_ptr_add(r->memory, r->offset[t]);
-}
+static rp_ptr tensor_at(const rp_case_run *r, int t) { return rp_ptr_add(r->memory, r->offset[t]); }
 
 /* Offsets and dtypes; returns the bytes of all. */
 static size_t lay_out(rp_case_run *r, rp_dtype real) {
@@ -202,7 +199,8 @@ rp_status rp_case_open(rp_case_run *r, const rp_case *c, rp_queue *q, int64_t po
   r->c = *c;
   for (int i = 0; i < c->tensors; i++) /* contents moved with the case */
     if (c->t[i].bytes)
-      r->c.t[i].bytes = (const uint8_t *)&r->c + ((const uint8_t *)c->t[i].bytes - (const uint8_t *)c);
+      r->c.t[i].bytes =
+          (const uint8_t *)&r->c + ((const uint8_t *)c->t[i].bytes - (const uint8_t *)c);
   const size_t bytes = lay_out(r, rp_device_real(d));
   RP_GO(rp_device_alloc(d, bytes, "a case", &r->memory, err));
   set_addresses(r);

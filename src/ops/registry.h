@@ -24,7 +24,13 @@
 #include "ops/ops.h"
 
 /* What a tensor's elements are. REAL and COMPUTE are those of the device and the case. */
-typedef enum { RP_CASE_REAL, RP_CASE_COMPUTE, RP_CASE_F64, RP_CASE_I32, RP_CASE_BYTES } rp_case_type;
+typedef enum {
+  RP_CASE_REAL,
+  RP_CASE_COMPUTE,
+  RP_CASE_F64,
+  RP_CASE_I32,
+  RP_CASE_BYTES
+} rp_case_type;
 typedef enum { RP_CASE_IN = 1, RP_CASE_OUT = 2, RP_CASE_INOUT = 3, RP_CASE_KEPT = 0 } rp_case_role;
 
 typedef struct {
@@ -52,15 +58,15 @@ typedef struct rp_case rp_case;
 struct rp_case {
   rp_op op;
   rp_op_args args;
-  int before_op;       /* an op that runs first and makes inputs of this one; -1: none */
+  int before_op; /* an op that runs first and makes inputs of this one; -1: none */
   rp_op_args before;
   rp_case_tensor t[RP_CASE_TENSORS];
   int tensors;
-  bool bench, bf16;    /* sizes of the benchmark; COMPUTE is bfloat16 */
+  bool bench, bf16; /* sizes of the benchmark; COMPUTE is bfloat16 */
   uint64_t seed;
   rp_rng rng;
-  double flops;        /* of one run, for the share of the limit */
-  double bytes;        /* read and written; 0: every tensor once */
+  double flops; /* of one run, for the share of the limit */
+  double bytes; /* read and written; 0: every tensor once */
   /* Sum of absolute terms of element i of tensor t, from all tensors' values; NULL: row's largest. */
   double (*terms)(const rp_case *c, double *const *values, int t, int64_t i);
   uint64_t raw[RP_CASE_RAW / 8];

@@ -51,8 +51,8 @@ static void case_gemm(rp_case *c) {
   rp_case_in(c, &a->a, RP_CASE_COMPUTE, (a->ta ? a->K : a->M) * a->lda, 1);
   rp_case_in(c, &a->b, RP_CASE_COMPUTE, (a->tb ? a->N : a->K) * a->ldb, 1);
   const bool narrow = !a->accumulate && (c->bench || rp_rng_below(&c->rng, 2));
-  rp_case_tensor *t = rp_case_out(c, &a->c, narrow ? RP_CASE_COMPUTE : RP_CASE_REAL,
-                                  a->M * a->ldc, a->ldc, 4);
+  rp_case_tensor *t =
+      rp_case_out(c, &a->c, narrow ? RP_CASE_COMPUTE : RP_CASE_REAL, a->M * a->ldc, a->ldc, 4);
   t->role = RP_CASE_INOUT; /* what lies between rows must stay */
   t->spread = 1;
   c->terms = gemm_terms;
@@ -143,7 +143,9 @@ static rp_rows case_rows(rp_case *c, rp_row row[4], int longest, int plans) {
   rp_rows r = {.count = rp_case_size(c, 1, 3, 4)};
   for (int i = 0; i < r.count; i++) {
     const int n = rp_case_size(c, 1, longest, 1024);
-    row[i] = (rp_row){.tok = r.tokens, .n = n, .slot = -1,
+    row[i] = (rp_row){.tok = r.tokens,
+                      .n = n,
+                      .slot = -1,
                       .plan = plans > 1 ? (int32_t)rp_rng_below(&c->rng, (uint64_t)plans) : 0};
     r.tokens += n;
     if (n > r.longest) r.longest = n;
@@ -162,7 +164,9 @@ static void rope_table(rp_case *c, rp_ptr *at, int longest, int h) {
   rp_case_in(c, (rp_tensor *)at, RP_CASE_REAL, area(longest, h), 1)->typed[0] = false;
 }
 
-static int64_t projected(int H, int Hk, int h, int re) { return (int64_t)h * (2 * H + (re ? 3 : 2) * Hk); }
+static int64_t projected(int H, int Hk, int h, int re) {
+  return (int64_t)h * (2 * H + (re ? 3 : 2) * Hk);
+}
 
 static void case_gate(rp_case *c) {
   rp_gate_args *a = &c->args.gate;
@@ -207,7 +211,8 @@ static size_t patterns(rp_case *c, rp_pat pats[6], int Hk, int longest) {
   for (int i = 0; i < 2 * Hk; i++) {
     rp_pat *p = &pats[i];
     *p = (rp_pat){c->bench ? 1 : D[rp_rng_below(&c->rng, 6)], 0, 0};
-    if (!c->bench && rp_rng_below(&c->rng, 2)) p->W = (int32_t)rp_rng_below(&c->rng, (uint64_t)longest + 3);
+    if (!c->bench && rp_rng_below(&c->rng, 2))
+      p->W = (int32_t)rp_rng_below(&c->rng, (uint64_t)longest + 3);
     if (!c->bench && rp_rng_below(&c->rng, 3) == 0) p->I = (int32_t)rp_rng_below(&c->rng, 9);
     if (p->D == -1 && !p->W && !p->I) p->W = 1;
   }

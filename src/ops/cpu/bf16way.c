@@ -32,8 +32,15 @@ static double seconds_of(rp_bf16_way way, rp_error *err) {
   rp_bf16_way_force(-1);
   if (opened) return 0;
   if (rp_queue_open(&q, d, err) || rp_device_alloc(d, 3 * square, "a trial", &m, err)) goto done;
-  const rp_gemm_args a = {.M = SIDE, .N = SIDE, .K = SIDE, .tb = 1, .lda = SIDE, .ldb = SIDE,
-                          .ldc = SIDE, .a = {m, RP_BF16}, .b = {rp_ptr_add(m, square), RP_BF16},
+  const rp_gemm_args a = {.M = SIDE,
+                          .N = SIDE,
+                          .K = SIDE,
+                          .tb = 1,
+                          .lda = SIDE,
+                          .ldb = SIDE,
+                          .ldc = SIDE,
+                          .a = {m, RP_BF16},
+                          .b = {rp_ptr_add(m, square), RP_BF16},
                           .c = {rp_ptr_add(m, 2 * square), RP_BF16}};
   if (rp_queue_reserve(q, rp_op_scratch(d, RP_OP_gemm, &a), err)) goto done;
   for (int i = 0; i <= ROUNDS; i++) {

@@ -23,7 +23,7 @@ struct rp_cpu_ctx {
   void (*gemm)(rp_cpu_ctx *c, const rp_gemm_args *a, size_t used);
   size_t (*gemm_scratch)(const rp_cpu_ctx *c, const rp_gemm_args *a);
   const void *products; /* the products' own data */
-  rp_error *err;    /* first error of the queue: rp_fail(c->err, ...) in the driver, then return */
+  rp_error *err; /* first error of the queue: rp_fail(c->err, ...) in the driver, then return */
 };
 
 typedef void (*rp_cpu_op)(rp_cpu_ctx *c, const void *args);

@@ -44,8 +44,8 @@ static size_t page(void) { return (size_t)sysconf(_SC_PAGESIZE); }
 static bool map_region(region *r, size_t bytes) {
   const size_t used = (bytes + 63) & ~(size_t)63;
   r->pages = (used + page() - 1) / page() * page();
-  void *map = mmap(NULL, r->pages + page(), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-                   -1, 0);
+  void *map =
+      mmap(NULL, r->pages + page(), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (map == MAP_FAILED) return false;
   r->map = map;
   r->at = r->map + r->pages - used;
@@ -134,7 +134,8 @@ static void forget(pending *p) {
 static void run_op(rp_queue *q, const pending *p) {
   const guard *g = q->d->own;
   const guard_queue *gq = q->own;
-  const size_t have = gq->scratch.map ? (size_t)(gq->scratch.map + gq->scratch.pages - gq->scratch.at) : 0;
+  const size_t have =
+      gq->scratch.map ? (size_t)(gq->scratch.map + gq->scratch.pages - gq->scratch.at) : 0;
   const size_t need = (rp_cpu_engine_scratch(&g->engine, p->op, p->args) + 63) & ~(size_t)63;
   uint8_t *end = gq->scratch.map ? gq->scratch.map + gq->scratch.pages : NULL;
   const size_t given = need <= have ? need : have;

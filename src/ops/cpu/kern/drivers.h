@@ -10,7 +10,7 @@
 #define RP_DRIVER(name) RP_LEVEL_NAME(rp_##name)
 #define RP_SCRATCH(name) RP_LEVEL_NAME(rp_##name##_scratch)
 
-#define RP_X(name) void RP_DRIVER(name)(rp_cpu_ctx *c, const void *args);
+#define RP_X(name) void RP_DRIVER(name)(rp_cpu_ctx * c, const void *args);
 RP_OPS(RP_X)
 #undef RP_X
 

@@ -35,9 +35,9 @@ typedef rp_real vec __attribute__((vector_size(VECTOR), may_alias));
 
 /* Panels of one thread, and its sums where C is narrower than real. */
 typedef struct {
-  rp_real *a;    // [MC/MR][KC][MR]
-  rp_real *b;    // [NC/NR][KC][NR]
-  rp_real *sums; // [ROWS][NC]
+  rp_real *a;     // [MC/MR][KC][MR]
+  rp_real *b;     // [NC/NR][KC][NR]
+  rp_real *sums;  // [ROWS][NC]
 } panels;
 
 static size_t rounded(size_t n) { return (n + 63) & ~(size_t)63; }
@@ -99,8 +99,8 @@ static void pack(rp_real *out, rp_tensor x, int64_t at, int64_t sl, int64_t sk, 
 static inline void micro(int depth, const rp_real *restrict a, const rp_real *restrict b,
                          vec tile[MR][NV]) {
   vec sum[MR][NV];
-  RP_UNROLL for (int i = 0; i < MR; i++) RP_UNROLL for (int j = 0; j < NV; j++)
-    sum[i][j] = (vec){0};
+  RP_UNROLL for (int i = 0; i < MR; i++) RP_UNROLL for (int j = 0; j < NV; j++) sum[i][j] =
+      (vec){0};
   for (int k = 0; k < depth; k++, a += MR, b += NR) {
     vec row[NV];
     RP_UNROLL for (int j = 0; j < NV; j++) row[j] = *(const vec *)(b + j * LANES);
@@ -109,8 +109,8 @@ static inline void micro(int depth, const rp_real *restrict a, const rp_real *re
       RP_UNROLL for (int j = 0; j < NV; j++) sum[i][j] += x * row[j];
     }
   }
-  RP_UNROLL for (int i = 0; i < MR; i++) RP_UNROLL for (int j = 0; j < NV; j++)
-    tile[i][j] = sum[i][j];
+  RP_UNROLL for (int i = 0; i < MR; i++) RP_UNROLL for (int j = 0; j < NV; j++) tile[i][j] =
+      sum[i][j];
 }
 
 /* c[m, n] (+)= a's panel times b's panel; the edges of C are written element by element. */

@@ -5,7 +5,7 @@
 
 void RP_DRIVER(rope)(rp_cpu_ctx *c, const void *args) {
   const rp_rope_args *a = args;
-  rp_real *table = (rp_real *)a->table.at; // [count, h]
+  rp_real *table = (rp_real *)a->table.at;  // [count, h]
   const int half = a->h / 2;
 #pragma omp parallel for num_threads(c->threads) schedule(static)
   for (int t = 0; t < a->count; t++) {

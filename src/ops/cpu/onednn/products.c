@@ -31,7 +31,7 @@ struct rp_products {
   dnnl_engine_t engine;
   dnnl_stream_t stream;
   int threads;
-  entry *entries; /* open addressing; primitive NULL: free */
+  entry *entries;   /* open addressing; primitive NULL: free */
   size_t used, cap; /* cap: a power of two */
 };
 
@@ -165,8 +165,7 @@ static dnnl_status_t make_primitive(rp_products *p, entry *e, const layout l[3],
   for (int i = 0; i < 3 && !st; i++)
     st = dnnl_memory_create(&e->memory[i], &md[i], p->engine, DNNL_MEMORY_NONE);
   if (!st) {
-    const dnnl_memory_desc_t *pad =
-        dnnl_primitive_desc_query_md(pd, dnnl_query_scratchpad_md, 0);
+    const dnnl_memory_desc_t *pad = dnnl_primitive_desc_query_md(pd, dnnl_query_scratchpad_md, 0);
     e->scratchpad = dnnl_memory_desc_get_size(pad);
     st = dnnl_memory_create(&e->memory[3], pad, p->engine, DNNL_MEMORY_NONE);
   }
@@ -223,8 +222,7 @@ static rp_status find(rp_products *p, const key *k, entry **out, rp_error *err) 
     if (st)
       return rp_fail(err, st == dnnl_out_of_memory ? RP_NO_MEMORY : RP_FAIL,
                      "%s refuses the product %d x %d x %d of %s (its status %d)",
-                     rp_products_name(), k->M, k->N, k->K, rp_dtype_name((rp_dtype)k->in),
-                     (int)st);
+                     rp_products_name(), k->M, k->N, k->K, rp_dtype_name((rp_dtype)k->in), (int)st);
     p->used++;
   }
   *out = e;
