@@ -17,9 +17,25 @@
 #define RP_OPS(X) \
   X(zero) \
   X(cast) \
-  X(gemm) X(embed) X(embed_bwd) X(norm) X(norm_bwd) X(rope) X(gate) X(gate_bwd) X(attend) \
-      X(attend_bwd) X(ogate) X(ogate_bwd) X(act) X(act_bwd) X(head_loss) X(pick) X(sumsq) X(clip) \
-          X(optim)
+  X(gemm) \
+  X(embed) \
+  X(embed_bwd) \
+  X(norm) \
+  X(norm_bwd) \
+  X(rope) \
+  X(gate) \
+  X(gate_bwd) \
+  X(attend) \
+  X(attend_bwd) \
+  X(ogate) \
+  X(ogate_bwd) \
+  X(act) \
+  X(act_bwd) \
+  X(head_loss) \
+  X(pick) \
+  X(sumsq) \
+  X(clip) \
+  X(optim)
 
 /* A row is a run of n new tokens of one sequence: training has one row a sequence. On the device. */
 typedef struct {
