@@ -92,6 +92,12 @@ CHECK_MAYBE static const char *check_source(const char *name) {
     if (getenv("CHECK_FAST")) skip(); \
   } while (0)
 
+/* Skips this case in a build that cannot compose configurations. */
+#define check_needs_yaml() \
+  do { \
+    if (!RATPLUS_WITH_YAML) skip(); \
+  } while (0)
+
 /* The call succeeds; else its sentence is printed. `err` is the rp_error the call was given. */
 #define check_ok(call, err) \
   do { \

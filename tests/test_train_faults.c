@@ -75,6 +75,7 @@ static void nap(double seconds) {
 
 static void killed_at_any_moment_ends_the_same(void **state) {
   (void)state;
+  check_needs_yaml();
   check_slow();
   rp_rng r = check_rng(10);
   char whole[1024], part[1024];
@@ -217,17 +218,20 @@ static void goes_on_without_a_disk(const char *name, void (*spoil)(const char *,
 
 static void a_full_disk_costs_a_warning(void **state) {
   (void)state;
+  check_needs_yaml();
   goes_on_without_a_disk("full", fill_disk);
 }
 
 static void a_read_only_disk_costs_a_warning(void **state) {
   (void)state;
+  check_needs_yaml();
   goes_on_without_a_disk("read-only", lose_folder);
 }
 
 /* Full until the end: the last save is an error, and the former checkpoint is whole. */
 static void a_full_disk_at_the_end_is_an_error(void **state) {
   (void)state;
+  check_needs_yaml();
   rp_error err = {0};
   rp_train_result result;
   static trouble t;
@@ -259,6 +263,7 @@ static void fill_for_metrics(const char *run, bool on) {
 
 static void metrics_wait_for_room(void **state) {
   (void)state;
+  check_needs_yaml();
   rp_error err = {0};
   static trouble t;
   char run[1024];
@@ -284,6 +289,7 @@ static void metrics_wait_for_room(void **state) {
  * than a warning), and what lies on the disk can be gone on with. */
 static void any_failed_allocation_is_a_status(void **state) {
   (void)state;
+  check_needs_yaml();
   rp_error err = {0};
   rp_rng r = check_rng(11);
   char run[1024];
@@ -325,6 +331,7 @@ static void any_failed_allocation_is_a_status(void **state) {
 
 static void a_different_run_is_kept(void **state) {
   (void)state;
+  check_needs_yaml();
   rp_error err = {0};
   rp_train_result result;
   char run[1024];
@@ -351,6 +358,7 @@ static void a_different_run_is_kept(void **state) {
 
 static void a_held_run_is_refused(void **state) {
   (void)state;
+  check_needs_yaml();
   rp_error err = {0};
   rp_lock l;
   char run[1024];
@@ -368,6 +376,7 @@ static void a_held_run_is_refused(void **state) {
 /* A start that fails at once leaves nothing behind. */
 static void a_failed_start_leaves_nothing(void **state) {
   (void)state;
+  check_needs_yaml();
   rp_error err = {0};
   char run[1024];
   snprintf(run, sizeof run, "%s", check_path("nothing"));
@@ -390,6 +399,7 @@ static void a_failed_start_leaves_nothing(void **state) {
 /* A checkpoint that was damaged afterwards is named. */
 static void a_damaged_checkpoint_is_named(void **state) {
   (void)state;
+  check_needs_yaml();
   rp_error err = {0};
   box_log log = {.stop_at = 3};
   char run[1024], path[1200];
@@ -416,6 +426,7 @@ static void a_damaged_checkpoint_is_named(void **state) {
 /* The data shrank meanwhile: the schedule would be another. */
 static void other_data_is_an_error(void **state) {
   (void)state;
+  check_needs_yaml();
   rp_error err = {0};
   box_log log = {.stop_at = 1};
   const char *mine[] = {NULL, "data.train.limit_tokens=-1", NULL};
@@ -433,6 +444,7 @@ static void other_data_is_an_error(void **state) {
 
 static void stopping_without_saving_says_so(void **state) {
   (void)state;
+  check_needs_yaml();
   rp_error err = {0};
   rp_train_result result;
   box_log log = {.stop_at = 1};

@@ -47,6 +47,7 @@ static rp_config *reference_config(const char *run_dir) {
 
 static void follows_the_authors_run(void **state) {
   (void)state;
+  check_needs_yaml();
   static box_log log;
   rp_error err = {0};
   rp_train_result result;
@@ -127,12 +128,14 @@ static void same_in_pieces(const char *name, const char *const *more, int device
 
 static void resumes_bit_for_bit_joint(void **state) {
   (void)state;
+  check_needs_yaml();
   const int cuts[] = {0, 3, 6};
   same_in_pieces("joint", NULL, RP_DEVICE_CPU, 8, cuts, 3);
 }
 
 static void resumes_bit_for_bit_every_setting(void **state) {
   (void)state;
+  check_needs_yaml();
   static const char *const opts[] = {"optim/optimizer=adamw", "optim/optimizer=adam",
                                      "optim/optimizer=sgd"};
   static const char *const joint[] = {"model.backbone.seq_cell.joint_train=true",
@@ -158,6 +161,7 @@ static void resumes_bit_for_bit_every_setting(void **state) {
 
 static void resumes_with_shards_and_epochs(void **state) {
   (void)state;
+  check_needs_yaml();
   const char *more[] = {"data.shards=2", "trainer.max_epoch=2", "data.train._name_=lm_random",
                         "trainer.eval_when_log=true", NULL};
   const int cuts[] = {4, 7};
@@ -186,6 +190,7 @@ static void resumes_with_shards_and_epochs(void **state) {
 /* The same numbers on every kind of device: bits on the guard, rounding on the plain C ones. */
 static void trains_alike_on_every_device(void **state) {
   (void)state;
+  check_needs_yaml();
   static const rp_device_kind kinds[] = {RP_DEVICE_CPU, RP_DEVICE_GUARD, RP_DEVICE_REF,
                                          RP_DEVICE_REF64};
   static box_log logs[4];
@@ -209,6 +214,7 @@ static void trains_alike_on_every_device(void **state) {
 
 static void resumes_on_the_guard(void **state) {
   (void)state;
+  check_needs_yaml();
   const int cuts[] = {2};
   const char *more[] = {"trainer.dtype=bfloat16", NULL};
   same_in_pieces("guard", more, RP_DEVICE_GUARD, 5, cuts, 1);
@@ -257,6 +263,7 @@ static void hear(void *ctx, rp_log_level level, const char *line) {
 
 static void skips_steps_that_are_not_finite(void **state) {
   (void)state;
+  check_needs_yaml();
   static box_log log;
   rp_error err = {0};
   rp_train_result result;
@@ -283,6 +290,7 @@ static void skips_steps_that_are_not_finite(void **state) {
 
 static void stops_after_ten_in_a_row(void **state) {
   (void)state;
+  check_needs_yaml();
   static box_log log;
   rp_error err = {0};
   rp_train_result result;
@@ -316,6 +324,7 @@ static void stops_after_ten_in_a_row(void **state) {
 /* 2 x 2 sequences are 1 x 4 when every micro-batch has as many labels; else a mean of means. */
 static void accumulates_means_plainly(void **state) {
   (void)state;
+  check_needs_yaml();
   static box_log a, b;
   rp_error err = {0};
   const char *small[] = {"data.ignore_input_index=1000", "data.batch_size=1", NULL};
@@ -335,6 +344,7 @@ static void accumulates_means_plainly(void **state) {
 
 static void validates_only(void **state) {
   (void)state;
+  check_needs_yaml();
   rp_error err = {0};
   rp_train_result trained, seen;
   static box_log log;

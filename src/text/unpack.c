@@ -71,11 +71,13 @@ static rp_status refill(rp_unpack *r, rp_error *err) {
   return RP_OK;
 }
 
+#if RATPLUS_WITH_ZLIB || RATPLUS_WITH_ZSTD
 static rp_status cut_off(const rp_unpack *r, rp_error *err) {
   return rp_fail(err, RP_BAD_DATA,
                  "%s: the compressed file is cut off after %lld bytes; fetch or pack it again",
                  r->name, (long long)r->taken);
 }
+#endif
 
 static rp_status read_plain(rp_unpack *r, void *out, size_t cap, size_t *n, rp_error *err) {
   if (r->from == r->to) RP_TRY(refill(r, err));

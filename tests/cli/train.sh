@@ -4,6 +4,10 @@
 set -u
 export SLURM_CPUS_PER_TASK=1 # tiny models: one thread
 ref=$RATPLUS_SOURCE/tests/data/reference
+if ! "$RATPLUS" --version | grep -q '^built in:.* yaml '; then
+  echo "ok - all # SKIP built without libyaml"
+  exit
+fi
 
 check() { # NAME COMMAND...
   local name=$1
