@@ -45,7 +45,7 @@ words=(experiment=fineweb_edu/ratplus-1b "configs_dir=$RATPLUS_SOURCE/configs" t
 check "a run to look at" test $? = 0
 evaluate --model run --data "$ref/val.bin" --pattern 'D=1' --pattern 'D=8' --pattern 'D=8,W=16,I=4'
 check "a table, a row a pattern" test "$(wc -l <out.txt)" = 4
-check "in the order given" test "$(awk 'NR > 1 {print $1}' out.txt | tr '\n' ' ')" = \
+check "in the order given" test "$(env LC_ALL=C awk 'NR > 1 {print $1}' out.txt | tr '\n' ' ')" = \
   "D=1 D=8 D=8,W=16,I=4 "
 check "one notice for patterns not trained" test "$(grep -c 'was not trained in the pattern' err.txt)" = 1
 evaluate --model run --data "$ref/val.bin" --json
@@ -64,14 +64,14 @@ evaluate --model "$ref/ratplus.pth" --data "$ref/val.bin" --json --dtype float32
 check "the reference's checkpoint" test "$(field pattern <out.txt)" = D=1
 f32=$(field loss <out.txt)
 evaluate --model "$ref/ratplus.pth" --data "$ref/val.bin" --json --dtype bfloat16
-check "bfloat16 is near" awk -v a="$f32" -v b="$(field loss <out.txt)" \
+check "bfloat16 is near" env LC_ALL=C awk -v a="$f32" -v b="$(field loss <out.txt)" \
   'BEGIN { d = a - b; exit !(d != 0 && d * d < 1e-4) }'
 
 # --- a run's own number -----------------------------------------------------------------------
 evaluate "${words[@]}" --model run --json
 # printed WORD VALUE: what training printed is the value, rounded to six digits behind the point.
 printed() {
-  awk -v word="$1" -v value="$2" \
+  env LC_ALL=C awk -v word="$1" -v value="$2" \
     '$1 == word { found = 1; d = $2 - value; exit !(d * d <= 1e-12) } END { if (!found) exit 1 }' \
     trained.txt
 }
