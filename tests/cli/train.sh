@@ -65,7 +65,7 @@ check "the lock is gone" test ! -e first/lock
 
 train run_dir=first
 check "a finished run is told" grep -q '^finished before, after 10 steps$' out.txt
-check "with its loss" grep -q "^val_loss $(printf %.6f "$(field first/status.json val_loss)")$" out.txt
+check "with its loss" grep -q "^val_loss $(env LC_ALL=C printf %.6f "$(field first/status.json val_loss)")$" out.txt
 train run_dir=first --json
 check "also in JSON" grep -q '^{"step":10,"of":10,"val_loss":.*"was_finished":true}$' out.txt
 
