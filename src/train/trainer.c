@@ -63,7 +63,7 @@ static rp_status open_buffers(rp_trainer *t, rp_error *err) {
 rp_status rp_trainer_open(rp_trainer *t, const rp_settings *s, rp_device_kind kind, int shards,
                           rp_error *err) {
   rp_status st = RP_OK;
-  *t = (rp_trainer){.s = s, .shards = shards};
+  *t = (rp_trainer){.s = s, .shards = shards, .late = kind == RP_DEVICE_GUARD};
   const rp_net_opts o = {.batch = s->train.batch,
                          .T = s->train.T,
                          .dtype = s->trainer.dtype,
@@ -141,7 +141,7 @@ static rp_status put_pass(rp_trainer *t, int plan, int which, double lr, rp_erro
   return RP_OK;
 }
 
-rp_status rp_trainer_step(rp_trainer *t, double lr, rp_step_result *r, rp_error *err) {
+static rp_status step(rp_trainer *t, double lr, rp_step_result *r, rp_error *err) {
   rp_ctl ctl[2];
   rp_loss loss[2];
   const bool joint = t->s->model.joint_train;
@@ -159,6 +159,14 @@ rp_status rp_trainer_step(rp_trainer *t, double lr, rp_step_result *r, rp_error 
   r->skipped = ctl[r->passes - 1].skipped;
   r->in_a_row = ctl[r->passes - 1].in_a_row;
   return RP_OK;
+}
+
+rp_status rp_trainer_step(rp_trainer *t, double lr, rp_step_result *r, rp_error *err) {
+  rp_mem_forbid(t->steady && !t->late);
+  const rp_status st = step(t, lr, r, err);
+  rp_mem_forbid(false);
+  t->steady = true;
+  return st;
 }
 
 void rp_trainer_data_at(const rp_trainer *t, char *out, size_t cap) {

@@ -27,6 +27,8 @@ typedef struct {
   int32_t *ids, *labels;        /* host, one micro-batch [batch, T] */
   rp_ptr dids, dlabels;         /* [accum][batch, T] */
   rp_ptr loss;                  /* rp_loss [2] */
+  bool steady; /* from the second iteration on: a debug build lets no step allocate */
+  bool late;   /* the device keeps its ops for later, in memory of its own: steps allocate */
 } rp_trainer;
 
 /* One optimizer step as the host sees it. */
