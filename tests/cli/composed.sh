@@ -6,11 +6,7 @@ export SLURM_CPUS_PER_TASK=1 # tiny models: one thread
 ref=$RATPLUS_SOURCE/tests/data/reference
 cp "$ref/train.bin" "$ref/val.bin" .
 
-check() { # NAME COMMAND...
-  local name=$1
-  shift
-  if "$@"; then echo "ok - $name"; else echo "not ok - $name"; fi
-}
+. "$RATPLUS_SOURCE/tests/cli/tap.bash"
 train() {
   "$RATPLUS" train --config "$RATPLUS_SOURCE/tests/data/config/tiny.json" run_dir=run "$@" \
     >out.txt 2>err.txt </dev/null

@@ -9,31 +9,7 @@ if ! "$R" --version | grep -q '^built in:.* zip '; then
   exit
 fi
 
-# check NAME CODE OUT ERR COMMAND...: exit code, a part of stdout, a part of stderr ("": empty, "*":
-# anything).
-check() {
-  local name=$1 code=$2 out=$3 err=$4 got bad=
-  shift 4
-  "$@" >.stdout 2>.stderr
-  got=$?
-  [ "$got" = "$code" ] || bad="exit $got, wanted $code"
-  fits .stdout "$out" || bad="$bad; stdout has no \"$out\""
-  fits .stderr "$err" || bad="$bad; stderr has no \"$err\""
-  if [ -z "$bad" ]; then
-    echo "ok - $name"
-  else
-    echo "not ok - $name ($bad)"
-    sed 's/^/# /' .stdout .stderr | head -20
-  fi
-}
-
-fits() {
-  case $2 in
-    '*') true ;;
-    '') [ ! -s "$1" ] ;;
-    *) grep -qF -- "$2" "$1" ;;
-  esac
-}
+. "$RATPLUS_SOURCE/tests/cli/tap.bash"
 
 # holds NAME COMMAND...: the command succeeds.
 holds() {
@@ -47,31 +23,31 @@ holds() {
   fi
 }
 
-check "help" 0 "Usage: ratplus convert IN OUT" "" "$R" convert --help
-check "a .pth" 0 "" "wrote model" "$R" convert "$S/plain.pth" model
+says "help" 0 "Usage: ratplus convert IN OUT" "" "$R" convert --help
+says "a .pth" 0 "" "wrote model" "$R" convert "$S/plain.pth" model
 holds "its configuration" grep -q "dilation_size: 4" model/config.yaml
 holds "its weights" test -s model/model.safetensors
-check "a folder to a .pth" 0 "" "wrote back.pth" "$R" convert model back.pth
-check "and back" 0 "" "wrote again" "$R" convert back.pth again/
+says "a folder to a .pth" 0 "" "wrote back.pth" "$R" convert model back.pth
+says "and back" 0 "" "wrote again" "$R" convert back.pth again/
 holds "the same weights" cmp model/model.safetensors again/model.safetensors
 holds "the same configuration" cmp model/config.yaml again/config.yaml
-check "another dtype" 0 "" "wrote half" "$R" convert --dtype bfloat16 model half
-check "views, strides, offsets" 0 "" "wrote views" "$R" convert "$S/views.pth" views
+says "another dtype" 0 "" "wrote half" "$R" convert --dtype bfloat16 model half
+says "views, strides, offsets" 0 "" "wrote views" "$R" convert "$S/views.pth" views
 holds "the same weights from views" cmp model/model.safetensors views/model.safetensors
-check "a separate gate and _orig_mod." 0 "" "wrote gate" "$R" convert "$S/fgate.pth" gate
+says "a separate gate and _orig_mod." 0 "" "wrote gate" "$R" convert "$S/fgate.pth" gate
 holds "the same weights from a separate gate" cmp model/model.safetensors gate/model.safetensors
-check "an older configuration" 0 "" "is read as ratplus" "$R" convert "$S/easydict.pth" easy
+says "an older configuration" 0 "" "is read as ratplus" "$R" convert "$S/easydict.pth" easy
 holds "the same model from it" cmp model/model.safetensors easy/model.safetensors
-check "optimizer state" 0 "" "wrote run/checkpoints/step-00000007" "$R" convert --with-optimizer \
+says "optimizer state" 0 "" "wrote run/checkpoints/step-00000007" "$R" convert --with-optimizer \
   "$S/adam_named.pth" run/checkpoints/step-00000007
 holds "where the loop stands" grep -q '"adam_step":14' run/checkpoints/step-00000007/state.json
-check "a run directory" 0 "" "wrote of-run.pth" "$R" convert --with-optimizer run of-run.pth
-check "a missing width, given" 0 "" "wrote bare" "$R" convert "$S/bare.pth" bare \
+says "a run directory" 0 "" "wrote of-run.pth" "$R" convert --with-optimizer run of-run.pth
+says "a missing width, given" 0 "" "wrote bare" "$R" convert "$S/bare.pth" bare \
   model.backbone.seq_cell.d_head=4
-check "a tokenizer" 0 "" "wrote tok" "$R" convert --tokenizer \
+says "a tokenizer" 0 "" "wrote tok" "$R" convert --tokenizer \
   "$RATPLUS_SOURCE/tests/data/text/llama.model" "$S/plain.pth" tok
 holds "is beside the model" cmp "$RATPLUS_SOURCE/tests/data/text/llama.model" tok/tokenizer.model
-check "over what is there, when asked" 0 "" "wrote half" "$R" convert --overwrite model half
+says "over what is there, when asked" 0 "" "wrote half" "$R" convert --overwrite model half
 holds "the new one" cmp model/model.safetensors half/model.safetensors
 
 # A run cut in the middle, taken through a .pth and back, ends with the same bytes.
@@ -87,9 +63,9 @@ run() {
     trainer.load_checkpoint=true trainer.save_checkpoint=true
 }
 holds "a run of four steps" run whole
-check "its middle as a .pth" 0 "" "wrote middle.pth" "$R" convert --with-optimizer \
+says "its middle as a .pth" 0 "" "wrote middle.pth" "$R" convert --with-optimizer \
   whole/checkpoints/step-00000002 middle.pth
-check "and as a checkpoint again" 0 "" "wrote rest" "$R" convert --with-optimizer middle.pth \
+says "and as a checkpoint again" 0 "" "wrote rest" "$R" convert --with-optimizer middle.pth \
   rest/checkpoints/step-00000002
 holds "training goes on from it" run rest
 holds "to the same weights" cmp whole/checkpoints/step-00000004/model.safetensors \
@@ -98,44 +74,44 @@ holds "and the same optimizer" cmp whole/checkpoints/step-00000004/optimizer.saf
   rest/checkpoints/step-00000004/optimizer.safetensors
 
 # What goes wrong, and the sentence it gets.
-check "no arguments" 2 "" "an input and an output, 0 were given" "$R" convert
-check "one argument" 2 "" "1 was given" "$R" convert model
-check "three arguments" 2 "" "3 were given" "$R" convert a b c
-check "no such input" 3 "" "nowhere: no such file or directory" "$R" convert nowhere out
+says "no arguments" 2 "" "an input and an output, 0 were given" "$R" convert
+says "one argument" 2 "" "1 was given" "$R" convert model
+says "three arguments" 2 "" "3 were given" "$R" convert a b c
+says "no such input" 3 "" "nowhere: no such file or directory" "$R" convert nowhere out
 mkdir -p empty
-check "an empty folder" 3 "" "neither model.safetensors nor checkpoints" "$R" convert empty out
+says "an empty folder" 3 "" "neither model.safetensors nor checkpoints" "$R" convert empty out
 mkdir -p pths && cp "$S/plain.pth" pths/19999.pth
-check "a folder of .pth files" 3 "" "give one of them: pths/19999.pth" "$R" convert pths out
-check "a text" 3 "" "neither a model directory" "$R" convert "$0" out
-check "the format before 2020" 3 "" "torch.save(torch.load(PATH), PATH)" "$R" convert \
+says "a folder of .pth files" 3 "" "give one of them: pths/19999.pth" "$R" convert pths out
+says "a text" 3 "" "neither a model directory" "$R" convert "$0" out
+says "the format before 2020" 3 "" "torch.save(torch.load(PATH), PATH)" "$R" convert \
   "$S/legacy.pth" out
-check "a pickle that calls" 3 "" "\"posix system\"" "$R" convert "$S/evil.pth" out
+says "a pickle that calls" 3 "" "\"posix system\"" "$R" convert "$S/evil.pth" out
 head -c 5000 "$S/plain.pth" >cut.pth
-check "a .pth that is cut" 3 "" "damaged or cut" "$R" convert cut.pth out
+says "a .pth that is cut" 3 "" "damaged or cut" "$R" convert cut.pth out
 cp -r model broken
 head -c 1000 model/model.safetensors >broken/model.safetensors
-check "a safetensors file that is cut" 3 "" "model.safetensors" "$R" convert broken out
+says "a safetensors file that is cut" 3 "" "model.safetensors" "$R" convert broken out
 cp model/model.safetensors broken/ && echo "model: [" >broken/config.yaml
-check "a configuration that is none" 3 "" "config.yaml:" "$R" convert broken out
-check "a missing width" 2 "" "model.backbone.seq_cell.d_head=" "$R" convert "$S/bare.pth" out
-check "sizes that do not fit" 3 "" "layers.2.seq_layer.in_proj.weight is missing" "$R" convert \
+says "a configuration that is none" 3 "" "config.yaml:" "$R" convert broken out
+says "a missing width" 2 "" "model.backbone.seq_cell.d_head=" "$R" convert "$S/bare.pth" out
+says "sizes that do not fit" 3 "" "layers.2.seq_layer.in_proj.weight is missing" "$R" convert \
   "$S/plain.pth" out model.backbone.num_layers=3
-check "heads that do not fit" 3 "" "in_proj has 40 rows" "$R" convert "$S/plain.pth" out \
+says "heads that do not fit" 3 "" "in_proj has 40 rows" "$R" convert "$S/plain.pth" out \
   model.backbone.seq_cell.d_head=3
-check "a value of the wrong kind" 2 "" "num_layers" "$R" convert model out \
+says "a value of the wrong kind" 2 "" "num_layers" "$R" convert model out \
   model.backbone.num_layers=many
-check "a key nobody knows" 2 "" "num_layer" "$R" convert model out model.backbone.num_layer=2
-check "an unknown dtype" 2 "" "float8" "$R" convert --dtype float8 model out
-check "no optimizer state" 3 "" "carries no optimizer state" "$R" convert --with-optimizer model out
-check "a tokenizer that is not there" 2 "" "no such file" "$R" convert --tokenizer t.model model out
-check "a tokenizer for a .pth" 2 "" "holds no tokenizer" "$R" convert --tokenizer "$0" model out.pth
-check "an output that is there" 2 "" "half is there already; add --overwrite" "$R" convert model half
-check "a .pth that is there" 2 "" "add --overwrite" "$R" convert model back.pth
+says "a key nobody knows" 2 "" "num_layer" "$R" convert model out model.backbone.num_layer=2
+says "an unknown dtype" 2 "" "float8" "$R" convert --dtype float8 model out
+says "no optimizer state" 3 "" "carries no optimizer state" "$R" convert --with-optimizer model out
+says "a tokenizer that is not there" 2 "" "no such file" "$R" convert --tokenizer t.model model out
+says "a tokenizer for a .pth" 2 "" "holds no tokenizer" "$R" convert --tokenizer "$0" model out.pth
+says "an output that is there" 2 "" "half is there already; add --overwrite" "$R" convert model half
+says "a .pth that is there" 2 "" "add --overwrite" "$R" convert model back.pth
 touch half/thesis.tex
-check "a folder with other things" 2 "" "thesis.tex" "$R" convert --overwrite model half
+says "a folder with other things" 2 "" "thesis.tex" "$R" convert --overwrite model half
 touch plainfile
-check "a file in the way" 2 "" "is a file" "$R" convert model plainfile
-check "a folder nobody can make" 1 "" "/proc/none" "$R" convert model /proc/none/model
-check "an unknown flag" 2 "" "--with-optimizer" "$R" convert --with-optimiser model out
+says "a file in the way" 2 "" "is a file" "$R" convert model plainfile
+says "a folder nobody can make" 1 "" "/proc/none" "$R" convert model /proc/none/model
+says "an unknown flag" 2 "" "--with-optimizer" "$R" convert --with-optimiser model out
 holds "nothing of all that is left" test ! -e out -a ! -e out.pth
 holds "and no temporaries" sh -c '! ls -d *.tmp-* *.old-* 2>/dev/null'

@@ -8,11 +8,7 @@ if ! "$RATPLUS" --version | grep -q '^built in:.* yaml '; then
   exit
 fi
 
-check() { # NAME COMMAND...
-  local name=$1
-  shift
-  if "$@"; then echo "ok - $name"; else echo "not ok - $name"; fi
-}
+. "$RATPLUS_SOURCE/tests/cli/tap.bash"
 
 evaluate() { "$RATPLUS" eval loss "$@" >out.txt 2>err.txt </dev/null; }
 

@@ -9,53 +9,31 @@ if ! "$R" --version | grep -q '^built in:.* zip '; then
   exit
 fi
 
-check() {
-  local name=$1 code=$2 out=$3 err=$4 got bad=
-  shift 4
-  "$@" >.stdout 2>.stderr
-  got=$?
-  [ "$got" = "$code" ] || bad="exit $got, wanted $code"
-  fits .stdout "$out" || bad="$bad; stdout has no \"$out\""
-  fits .stderr "$err" || bad="$bad; stderr has no \"$err\""
-  if [ -z "$bad" ]; then
-    echo "ok - $name"
-  else
-    echo "not ok - $name ($bad)"
-    sed 's/^/# /' .stdout .stderr | head -20
-  fi
-}
-
-fits() {
-  case $2 in
-    '*') true ;;
-    '') [ ! -s "$1" ] ;;
-    *) grep -qF -- "$2" "$1" ;;
-  esac
-}
+. "$RATPLUS_SOURCE/tests/cli/tap.bash"
 
 "$R" convert "$S/reference/ratplus.pth" model 2>/dev/null
-check "help" 0 "Usage: ratplus info PATH" "" "$R" info --help
-check "a .pth" 0 "RAT+, 3 layers, d=64, 4 heads of 16, f=256 gelu, V=97" "" "$R" info \
+says "help" 0 "Usage: ratplus info PATH" "" "$R" info --help
+says "a .pth" 0 "RAT+, 3 layers, d=64, 4 heads of 16, f=256 gelu, V=97" "" "$R" info \
   "$S/reference/ratplus.pth"
-check "a model directory" 0 "parameters  178688" "" "$R" info model
-check "its pattern" 0 "D=8, trained jointly with D=1" "" "$R" info model
-check "JSON" 0 '"parameters":178688' "" "$R" info --json model
-check "a word" 0 "D=16" "*" "$R" info model model.backbone.seq_cell.dilation_size=16
-check "a token file" 0 "60001" "*" "$R" info "$S/reference/train.bin"
-check "two paths" 0 "60001" "*" "$R" info model "$S/reference/train.bin"
-check "a pattern" 0 "sees 500 of 4096 keys: 4 initial, 257 local, 239 dilated" "" "$R" info \
+says "a model directory" 0 "parameters  178688" "" "$R" info model
+says "its pattern" 0 "D=8, trained jointly with D=1" "" "$R" info model
+says "JSON" 0 '"parameters":178688' "" "$R" info --json model
+says "a word" 0 "D=16" "*" "$R" info model model.backbone.seq_cell.dilation_size=16
+says "a token file" 0 "60001" "*" "$R" info "$S/reference/train.bin"
+says "two paths" 0 "60001" "*" "$R" info model "$S/reference/train.bin"
+says "a pattern" 0 "sees 500 of 4096 keys: 4 initial, 257 local, 239 dilated" "" "$R" info \
   --pattern D=16,W=256,I=4
-check "a pattern drawn" 0 "  i..d.lll" "" "$R" info --pattern D=4,W=2,I=1 --seq-len 8
-check "a pattern by layer" 0 "sees 1040 of 2048 keys" "" "$R" info --pattern 'D=[1,64]*12' \
+says "a pattern drawn" 0 "  i..d.lll" "" "$R" info --pattern D=4,W=2,I=1 --seq-len 8
+says "a pattern by layer" 0 "sees 1040 of 2048 keys" "" "$R" info --pattern 'D=[1,64]*12' \
   --layers 24 --seq-len 2048
-check "a pattern as JSON" 0 '"keys_kept":500.0' "" "$R" info --json --pattern D=16,W=256,I=4
-check "no pattern" 2 "" "D=" "$R" info --pattern banana
-check "a pattern that sees nothing" 2 "" "D=-1" "$R" info --pattern D=-1
-check "a sequence of nothing" 2 "" "from 1 to" "$R" info --pattern D=4 --seq-len 0
-check "a pattern and a path" 2 "" "not both" "$R" info --pattern D=4 model
-check "nothing to tell about" 2 "" "info of what?" "$R" info
-check "no such path" 3 "" "nowhere: no such file" "$R" info nowhere
-check "something else" 3 "" "neither a model" "$R" info "$0"
-check "a damaged model" 3 "" "before 2020" "$R" info "$S/pth/legacy.pth"
-check "a width that is missing" 2 "" "d_head=" "$R" info "$S/pth/bare.pth"
-check "paths and an experiment" 2 "" "not both" "$R" info model experiment=fineweb_edu/ratplus-1b
+says "a pattern as JSON" 0 '"keys_kept":500.0' "" "$R" info --json --pattern D=16,W=256,I=4
+says "no pattern" 2 "" "D=" "$R" info --pattern banana
+says "a pattern that sees nothing" 2 "" "D=-1" "$R" info --pattern D=-1
+says "a sequence of nothing" 2 "" "from 1 to" "$R" info --pattern D=4 --seq-len 0
+says "a pattern and a path" 2 "" "not both" "$R" info --pattern D=4 model
+says "nothing to tell about" 2 "" "info of what?" "$R" info
+says "no such path" 3 "" "nowhere: no such file" "$R" info nowhere
+says "something else" 3 "" "neither a model" "$R" info "$0"
+says "a damaged model" 3 "" "before 2020" "$R" info "$S/pth/legacy.pth"
+says "a width that is missing" 2 "" "d_head=" "$R" info "$S/pth/bare.pth"
+says "paths and an experiment" 2 "" "not both" "$R" info model experiment=fineweb_edu/ratplus-1b

@@ -10,11 +10,7 @@ if "$RATPLUS" --version | grep -q 'left out.*sentencepiece\|without.*sentencepie
   exit 0
 fi
 
-check() { # NAME COMMAND...
-  local name=$1
-  shift
-  if "$@"; then echo "ok - $name"; else echo "not ok - $name"; fi
-}
+. "$RATPLUS_SOURCE/tests/cli/tap.bash"
 
 # NAME CODE SENTENCE ARGUMENTS...: exit code and a part of the one line on stderr, nothing on stdout.
 refused() {

@@ -9,11 +9,7 @@ if ! "$RATPLUS" --version | grep -q '^built in:.* yaml '; then
   exit
 fi
 
-check() { # NAME COMMAND...
-  local name=$1
-  shift
-  if "$@"; then echo "ok - $name"; else echo "not ok - $name"; fi
-}
+. "$RATPLUS_SOURCE/tests/cli/tap.bash"
 
 # A small run over the authors' data; further words come behind and win.
 words=(experiment=fineweb_edu/ratplus-1b "configs_dir=$RATPLUS_SOURCE/configs" trainer.dtype=float32
