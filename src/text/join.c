@@ -123,10 +123,12 @@ static rp_status find_cut(joiner *j, uint64_t *k, uint64_t *cut, rp_error *err) 
   return RP_OK;
 }
 
-static rp_status write_sidecar(const joiner *j, const char *path, int64_t documents, int64_t tokens,
-                               rp_error *err) {
-  rp_str b = {0}, name = {0};
-  rp_str_addf(&name, "%s.json", path);
+/* Beside the made result, then moved beside the final one. */
+static rp_status write_sidecar(const joiner *j, const char *made, const char *final,
+                               int64_t documents, int64_t tokens, rp_error *err) {
+  rp_str b = {0}, from = {0}, to = {0};
+  rp_str_addf(&from, "%s.json", made);
+  rp_str_addf(&to, "%s.json", final);
   rp_str_addf(&b, "{\n  \"num_bytes\": %d,\n  \"vocab_size\": %d,\n", j->s->num_bytes,
               j->s->vocab_size);
   if (j->s->eos >= 0) rp_str_addf(&b, "  \"eos\": %d,\n", j->s->eos);
@@ -134,10 +136,13 @@ static rp_status write_sidecar(const joiner *j, const char *path, int64_t docume
               (long long)documents);
   rp_str_addf(&b, "  \"tokenizer_sha256\": \"%s\",\n  \"made_from\": \"%s\"\n}\n",
               j->s->tokenizer_sha256, j->s->made_from);
-  rp_status st = b.failed || name.failed ? rp_fail_memory(err, b.len, "a sidecar")
-                                         : rp_file_replace(name.s, b.s, b.len, true, err);
+  rp_status st = b.failed || from.failed || to.failed
+                     ? rp_fail_memory(err, b.len, "a sidecar")
+                     : rp_file_replace(from.s, b.s, b.len, true, err);
+  if (!st) st = rp_rename(from.s, to.s, err);
   rp_str_free(&b);
-  rp_str_free(&name);
+  rp_str_free(&from);
+  rp_str_free(&to);
   return st;
 }
 
@@ -187,7 +192,7 @@ static rp_status write_result(joiner *j, const char *name, range r, int64_t *tok
   rp_out *closing = o;
   o = NULL;
   RP_GO(rp_out_commit(closing, err));
-  RP_GO(write_sidecar(j, final, documents, *tokens, err));
+  RP_GO(write_sidecar(j, made, final, documents, *tokens, err));
   RP_GO(rp_rename(made, final, err));
 fail:
   rp_out_cancel(o);
