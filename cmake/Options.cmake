@@ -6,7 +6,7 @@ option(RATPLUS_FUZZ "Build the fuzz targets (needs clang)" OFF)
 option(RATPLUS_COVERAGE "Count executed lines" OFF)
 set(RATPLUS_SANITIZE "" CACHE STRING "Sanitizers, as -fsanitize= takes them (address,undefined)")
 
-set(RATPLUS_LIBRARY_NAMES ONEDNN SENTENCEPIECE YAML ZLIB ZSTD ZIP)
+set(RATPLUS_LIBRARY_NAMES ONEDNN SENTENCEPIECE YAML ZLIB ZSTD ZIP MPI)
 foreach(name IN LISTS RATPLUS_LIBRARY_NAMES)
   set(RATPLUS_WITH_${name} AUTO CACHE STRING "AUTO, ON (absence is an error) or OFF")
   set_property(CACHE RATPLUS_WITH_${name} PROPERTY STRINGS AUTO ON OFF)

@@ -11,8 +11,8 @@ fedora="gcc gcc-c++ make cmake pkgconf-pkg-config onednn-devel sentencepiece-dev
 libzip-devel libzstd-devel zlib-devel"
 for part in "$@"; do
   case $part in
-    test) build="$build libcmocka-dev locales"
-          fedora="$fedora libcmocka-devel glibc-locale-source" ;;
+    test) build="$build libcmocka-dev locales libopenmpi-dev openmpi-bin"
+          fedora="$fedora libcmocka-devel glibc-locale-source openmpi-devel" ;;
     fuzz) build="$build clang libclang-rt-dev libomp-dev"
           fedora="$fedora clang compiler-rt libomp-devel" ;;
     ci) build="$build clang-format clang-tidy libomp-dev"

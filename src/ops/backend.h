@@ -20,6 +20,12 @@ typedef struct {
 } rp_copy;
 size_t rp_copy_host_bytes(const rp_copy *c);
 
+/* A host function in its place among ops. */
+typedef struct {
+  rp_call_fn run;
+  _Alignas(8) uint8_t args[RP_CALL_BYTES];
+} rp_host_call;
+
 typedef struct {
   void (*close)(rp_device *d);
   /* Zeroed, 64-byte aligned; NULL when memory is short. */
@@ -30,6 +36,9 @@ typedef struct {
   rp_status (*reserve)(rp_queue *q, size_t bytes, rp_error *err);
   void (*put)(rp_queue *q, rp_op op, const void *args);
   void (*copy)(rp_queue *q, const rp_copy *c);
+  void (*call)(rp_queue *q, const rp_host_call *c);
+  bool (*enter)(rp_device *d); /* NULL: memory is always there */
+  void (*leave)(rp_device *d);
   void (*run)(rp_queue *q); /* everything put so far, to the end or the first error */
   bool (*has)(const rp_device *d, rp_op op);
   size_t (*scratch)(const rp_device *d, rp_op op, const void *args);

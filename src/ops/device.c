@@ -170,6 +170,23 @@ void rp_download_as(rp_queue *q, void *dst, rp_dtype host, rp_tensor src, int64_
   put_copy(q, &(rp_copy){.as = true, .dev = src, .host = dst, .host_dtype = host, .n = n});
 }
 
+void rp_call(rp_queue *q, rp_call_fn run, const void *args, size_t bytes) {
+  rp_host_call c = {.run = run};
+  if (q->err.status) return;
+  if (bytes > sizeof c.args) {
+    rp_queue_fail(q, RP_FAIL, "a call with %zu bytes of arguments; this is a bug", bytes);
+    return;
+  }
+  memcpy(c.args, args, bytes);
+  q->d->kind->call(q, &c);
+}
+
+bool rp_device_enter(rp_device *d) { return !d->kind->enter || d->kind->enter(d); }
+
+void rp_device_leave(rp_device *d) {
+  if (d->kind->leave) d->kind->leave(d);
+}
+
 rp_status rp_wait(rp_queue *q, rp_error *err) {
   q->d->kind->run(q);
   if (q->err.status && err) *err = q->err;

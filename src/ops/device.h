@@ -61,6 +61,18 @@ void rp_download(rp_queue *q, void *dst, rp_ptr src, size_t bytes);
 void rp_upload_as(rp_queue *q, rp_tensor dst, const void *src, rp_dtype host, int64_t n);
 void rp_download_as(rp_queue *q, void *dst, rp_dtype host, rp_tensor src, int64_t n);
 
+/* A host function put on the queue like an op: run(args, err) is called in queue order, on whatever
+ * thread runs the queue, with a copy of the `bytes` (at most RP_CALL_BYTES) at args; an error it
+ * leaves is sticky. It may touch device memory. Not part of a recording. What starts work for another
+ * thread, and what waits for that work, are such calls: so a collective takes its place among ops. */
+enum { RP_CALL_BYTES = 96 };
+typedef void (*rp_call_fn)(const void *args, rp_error *err);
+void rp_call(rp_queue *q, rp_call_fn run, const void *args, size_t bytes);
+/* Between the two the calling thread, which need not run a queue, may touch the device's memory
+ * (false: it may not). */
+bool rp_device_enter(rp_device *d);
+void rp_device_leave(rp_device *d);
+
 /* Runs everything put so far. The first error of the queue, which stays. */
 rp_status rp_wait(rp_queue *q, rp_error *err);
 /* An error found by the host while it puts work (bad shape): made sticky as an op's would be. */

@@ -154,14 +154,25 @@ static void put(rp_queue *q, rp_op op, const void *args) {
 }
 
 static void copy(rp_queue *q, const rp_copy *c) { rp_cpu_engine_copy(q->d->own, c); }
+static void call(rp_queue *q, const rp_host_call *c) { c->run(c->args, &q->err); }
 static void run(rp_queue *q) { (void)q; }
 static bool has(const rp_device *d, rp_op op) { return rp_cpu_engine_has(d->own, op); }
 static size_t scratch(const rp_device *d, rp_op op, const void *args) {
   return rp_cpu_engine_scratch(d->own, op, args);
 }
 
-static const rp_backend backend = {close_device, alloc, release, queue_open, queue_close, reserve,
-                                   put,          copy,  run,     has,        scratch};
+static const rp_backend backend = {.close = close_device,
+                                   .alloc = alloc,
+                                   .free = release,
+                                   .queue_open = queue_open,
+                                   .queue_close = queue_close,
+                                   .reserve = reserve,
+                                   .put = put,
+                                   .copy = copy,
+                                   .call = call,
+                                   .run = run,
+                                   .has = has,
+                                   .scratch = scratch};
 
 static rp_status open_engine(rp_device *d, const char *name, const rp_cpu_engine *e,
                              rp_error *err) {

@@ -26,11 +26,13 @@ typedef struct {
   int open; /* queues that run ops now */
 } guard;
 
+typedef enum { AN_OP, A_COPY, A_CALL } pending_kind;
+
 typedef struct {
-  bool is_copy;
+  pending_kind kind;
   rp_op op;
   rp_copy copy; /* host of an upload: our own copy, freed after */
-  void *args;
+  void *args;   /* of an op, or the rp_host_call */
 } pending;
 
 typedef struct {
@@ -128,7 +130,7 @@ static void queue_close(rp_queue *q) {
 
 static void forget(pending *p) {
   rp_free(p->args);
-  if (p->is_copy && p->copy.up) rp_free(p->copy.host);
+  if (p->kind == A_COPY && p->copy.up) rp_free(p->copy.host);
 }
 
 static void run_op(rp_queue *q, const pending *p) {
@@ -142,6 +144,8 @@ static void run_op(rp_queue *q, const pending *p) {
   rp_cpu_engine_run(&g->engine, given ? end - given : end, given, p->op, p->args, &q->err);
 }
 
+static void run_call(rp_queue *q, const rp_host_call *c) { c->run(c->args, &q->err); }
+
 static void run(rp_queue *q) {
   guard *g = q->d->own;
   guard_queue *gq = q->own;
@@ -150,8 +154,10 @@ static void run(rp_queue *q) {
   for (int i = 0; i < gq->n; i++) {
     pending *p = &gq->list[i];
     if (!q->err.status) {
-      if (p->is_copy)
+      if (p->kind == A_COPY)
         rp_cpu_engine_copy(&g->engine, &p->copy);
+      else if (p->kind == A_CALL)
+        run_call(q, p->args);
       else
         run_op(q, p);
     }
@@ -181,11 +187,10 @@ static pending *next(rp_queue *q) {
   return q->err.status ? NULL : &gq->list[gq->n];
 }
 
-static void put(rp_queue *q, rp_op op, const void *args) {
-  const size_t bytes = rp_op_args_bytes(op);
+static void keep(rp_queue *q, pending_kind kind, rp_op op, const void *args, size_t bytes) {
   pending *p = next(q);
   if (!p) return;
-  *p = (pending){.op = op, .args = rp_malloc(bytes, 1)};
+  *p = (pending){.kind = kind, .op = op, .args = rp_malloc(bytes, 1)};
   if (!p->args) {
     rp_queue_fail(q, RP_NO_MEMORY, "not enough memory to keep an op");
     return;
@@ -194,11 +199,20 @@ static void put(rp_queue *q, rp_op op, const void *args) {
   ((guard_queue *)q->own)->n++;
 }
 
+static void put(rp_queue *q, rp_op op, const void *args) {
+  keep(q, AN_OP, op, args, rp_op_args_bytes(op));
+}
+
+static void call(rp_queue *q, const rp_host_call *c) { keep(q, A_CALL, 0, c, sizeof *c); }
+
+static bool device_enter(rp_device *d) { return enter(d->own); }
+static void device_leave(rp_device *d) { leave(d->own); }
+
 static void copy(rp_queue *q, const rp_copy *c) {
   const size_t bytes = rp_copy_host_bytes(c);
   pending *p = next(q);
   if (!p) return;
-  *p = (pending){.is_copy = true, .copy = *c};
+  *p = (pending){.kind = A_COPY, .copy = *c};
   if (c->up) {
     p->copy.host = rp_malloc(bytes, 1);
     if (!p->copy.host) {
@@ -220,8 +234,20 @@ static size_t scratch(const rp_device *d, rp_op op, const void *args) {
   return rp_cpu_engine_scratch(&((const guard *)d->own)->engine, op, args);
 }
 
-static const rp_backend backend = {close_device, alloc, release, queue_open, queue_close, reserve,
-                                   put,          copy,  run,     has,        scratch};
+static const rp_backend backend = {.close = close_device,
+                                   .alloc = alloc,
+                                   .free = release,
+                                   .queue_open = queue_open,
+                                   .queue_close = queue_close,
+                                   .reserve = reserve,
+                                   .put = put,
+                                   .copy = copy,
+                                   .call = call,
+                                   .enter = device_enter,
+                                   .leave = device_leave,
+                                   .run = run,
+                                   .has = has,
+                                   .scratch = scratch};
 
 rp_status rp_guard_open(rp_device *d, rp_error *err) {
   guard *g = rp_calloc(1, sizeof *g);

@@ -1,0 +1,152 @@
+/* comm_mpi.c - the wire over MPI: non-blocking sends and receives, polled by one thread. */
+#include "dist/comm_inner.h"
+
+#if RATPLUS_WITH_MPI
+
+#include <mpi.h>
+#include <string.h>
+
+#include "base/str.h"
+
+enum { DATA = 1, NOTE = 2 };
+
+typedef struct {
+  MPI_Comm data, notes;
+  int size;
+  MPI_Request *requests; /* [2 * size] */
+  bool *done;            /* [2 * size] */
+  int n;
+  char *kept; /* [size][RP_TOLD_BYTES]: notes on their way */
+} mpi_wire;
+
+static rp_status check(int code, const char *what, rp_error *err) {
+  char text[MPI_MAX_ERROR_STRING + 1] = "";
+  int n = 0;
+  if (code == MPI_SUCCESS) return RP_OK;
+  MPI_Error_string(code, text, &n);
+  return rp_fail(err, RP_FAIL, "MPI: %s failed: %s", what, text);
+}
+
+static rp_status begin(void *own, const rp_move *m, int n, rp_error *err) {
+  mpi_wire *w = own;
+  w->n = 0;
+  for (int i = 0; i < n; i++) {
+    MPI_Request *r = &w->requests[i];
+    const int bytes = (int)m[i].bytes;
+    RP_TRY(m[i].send ? check(MPI_Isend(m[i].at, bytes, MPI_BYTE, m[i].peer, DATA, w->data, r),
+                             "a send", err)
+                     : check(MPI_Irecv(m[i].at, bytes, MPI_BYTE, m[i].peer, DATA, w->data, r),
+                             "a receive", err));
+    w->done[i] = false;
+    w->n++;
+  }
+  return RP_OK;
+}
+
+static rp_status poll(void *own, int *left, rp_error *err) {
+  mpi_wire *w = own;
+  *left = 0;
+  for (int i = 0; i < w->n; i++) {
+    int flag = 1;
+    if (!w->done[i])
+      RP_TRY(check(MPI_Test(&w->requests[i], &flag, MPI_STATUS_IGNORE), "a transfer", err));
+    w->done[i] = flag;
+    *left += !flag;
+  }
+  return RP_OK;
+}
+
+static bool is_done(void *own, int i) { return ((mpi_wire *)own)->done[i]; }
+
+/* A note that cannot be sent is for a rank that is gone. */
+static void tell(void *own, int peer, const char note[RP_TOLD_BYTES]) {
+  mpi_wire *w = own;
+  MPI_Request r;
+  int flag = 0;
+  char *kept = w->kept + (size_t)peer * RP_TOLD_BYTES;
+  memcpy(kept, note, RP_TOLD_BYTES);
+  if (MPI_Isend(kept, RP_TOLD_BYTES, MPI_BYTE, peer, NOTE, w->notes, &r) != MPI_SUCCESS) return;
+  for (int i = 0; i < 100 && !flag; i++)
+    if (MPI_Test(&r, &flag, MPI_STATUS_IGNORE) != MPI_SUCCESS) return;
+  if (!flag) MPI_Request_free(&r);
+}
+
+static bool told(void *own, int *from, char note[RP_TOLD_BYTES]) {
+  mpi_wire *w = own;
+  MPI_Status s;
+  int flag = 0;
+  if (MPI_Iprobe(MPI_ANY_SOURCE, NOTE, w->notes, &flag, &s) != MPI_SUCCESS || !flag) return false;
+  *from = s.MPI_SOURCE;
+  return MPI_Recv(note, RP_TOLD_BYTES, MPI_BYTE, s.MPI_SOURCE, NOTE, w->notes, &s) == MPI_SUCCESS;
+}
+
+/* After a failure somebody may never come to the farewell, so there is none. */
+static void close_wire(void *own, bool broken) {
+  mpi_wire *w = own;
+  if (!broken) {
+    MPI_Comm_free(&w->data);
+    MPI_Comm_free(&w->notes);
+    MPI_Finalize();
+  }
+  rp_free(w->requests);
+  rp_free(w->done);
+  rp_free(w->kept);
+  rp_free(w);
+}
+
+static const rp_wire wire = {close_wire, begin, poll, is_done, tell, told};
+
+static rp_status initialise(rp_error *err) {
+  int there = 0, level = MPI_THREAD_SINGLE;
+  MPI_Initialized(&there);
+  if (there) {
+    return rp_fail(err, RP_USAGE,
+                   "MPI was initialised before in this process; join the ranks once, and leave "
+                   "MPI_Init to the library");
+  }
+  RP_TRY(check(MPI_Init_thread(NULL, NULL, MPI_THREAD_SERIALIZED, &level), "its start", err));
+  if (level < MPI_THREAD_SERIALIZED)
+    return rp_fail(err, RP_USAGE,
+                   "this MPI does not allow calls from a thread of our own "
+                   "(MPI_THREAD_SERIALIZED); use one that does, as Open MPI");
+  return RP_OK;
+}
+
+rp_status rp_comm_open_mpi(rp_comm **c, const rp_comm_opts *o, rp_error *err) {
+  int rank = 0, size = 1;
+  *c = NULL;
+  RP_TRY(initialise(err));
+  mpi_wire *w = rp_calloc(1, sizeof *w);
+  if (!w) return rp_fail_memory(err, sizeof *w, "a communicator");
+  MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+  MPI_Comm_size(MPI_COMM_WORLD, &size);
+  MPI_Comm_dup(MPI_COMM_WORLD, &w->data);
+  MPI_Comm_dup(MPI_COMM_WORLD, &w->notes);
+  MPI_Comm_set_errhandler(w->data, MPI_ERRORS_RETURN);
+  MPI_Comm_set_errhandler(w->notes, MPI_ERRORS_RETURN);
+  w->size = size;
+  w->requests = rp_calloc(2 * (size_t)size, sizeof *w->requests);
+  w->done = rp_calloc(2 * (size_t)size, sizeof *w->done);
+  w->kept = rp_calloc((size_t)size, RP_TOLD_BYTES);
+  if (!w->requests || !w->done || !w->kept) {
+    close_wire(w, true);
+    return rp_fail_memory(err, (size_t)size * RP_TOLD_BYTES, "a communicator");
+  }
+  return rp_comm_make(c, &wire, w, rank, size, o, err);
+}
+
+bool rp_comm_has_mpi(void) { return true; }
+
+#else
+
+bool rp_comm_has_mpi(void) { return false; }
+
+rp_status rp_comm_open_mpi(rp_comm **c, const rp_comm_opts *o, rp_error *err) {
+  (void)o;
+  *c = NULL;
+  return rp_fail(
+      err, RP_USAGE,
+      "this build has no MPI: install libopenmpi-dev and build again, or start one rank");
+}
+
+#endif
