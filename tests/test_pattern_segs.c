@@ -72,30 +72,8 @@ static void far_positions_do_not_overflow(void **state) {
   assert_int_equal(g[0].pos, t - 1);
 }
 
-static void counts_are_those_of_the_definition(void **state) {
-  (void)state;
-  rp_rng r = check_rng(2);
-  for (int round = 0; round < 3000; round++) {
-    const int T = check_pick(&r, 1, 200);
-    const rp_pat p = some_pat(&r, T);
-    int64_t pairs = 0;
-    for (int t = 0; t < T; t++) {
-      int64_t keys = 0;
-      for (int s = 0; s <= t; s++) keys += sees(p, t, s);
-      assert_int_equal(rp_pat_keys(p, t), keys);
-      pairs += keys;
-      assert_int_equal(rp_pat_pairs(p, t + 1), pairs);
-      int64_t kept = t + 1 < p.I ? t + 1 : p.I, past = t + 1 - p.I > 0 ? t + 1 - p.I : 0;
-      kept += p.W < past ? p.W : past;
-      for (int s = p.I; p.D != -1 && s < t + 1 - p.W; s++) kept += (s + 1) % p.D == 0;
-      assert_int_equal(rp_pat_cache(p, t + 1), kept);
-    }
-  }
-}
-
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(segments_are_the_visible_set),
     cmocka_unit_test(far_positions_do_not_overflow),
-    cmocka_unit_test(counts_are_those_of_the_definition),
 };
 CHECK_MAIN(tests)

@@ -2,7 +2,7 @@
 #include "model/cost.h"
 
 #include "model/shape.h"
-#include "pattern/segs.h"
+#include "pattern/count.h"
 
 rp_flops rp_cost_flops(const rp_model_settings *m, const rp_pats *pats, int64_t batch, int64_t T) {
   const double d = m->d, f = m->f, tokens = (double)batch * (double)T;
@@ -22,7 +22,7 @@ double rp_cost_cache(const rp_model_settings *m, const rp_pats *pats, int64_t T,
   double keys = 0;
   if (m->cell == RP_CELL_IDENTITY) return 0;
   for (int i = 0; i < m->N; i++)
-    for (int j = 0; j < m->Hk; j++) keys += (double)rp_pat_cache(rp_pats_get(pats, i, j), T);
+    for (int j = 0; j < m->Hk; j++) keys += (double)rp_pat_cache(rp_pats_get(pats, i, j), T, 0);
   return keys * 2 * m->h * rp_dtype_bytes(dtype);
 }
 

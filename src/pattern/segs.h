@@ -1,5 +1,5 @@
-/* segs.h - which keys a tile of queries sees, as a short list of key segments, and how many there
- * are. Integers only, inline, no state: gcc and nvcc compile the same text.
+/* segs.h - which keys a tile of queries sees, as a short list of key segments (count.h: how many they
+ * are). Integers only, inline, no state: gcc and nvcc compile the same text.
  *
  * Token t sees s <= t when s < I, or t - s <= W, or D != -1 and (s+1) mod D == 0 (D = 1: dense).
  * The three sets are split so that they are disjoint: initial s < I; local s >= I, t - s <= W;
@@ -49,45 +49,6 @@ RP_HD static inline int rp_segs(rp_seg *o, rp_pat p, int32_t t0, int32_t t1) {
     if (d0 <= last)
       o[n++] = (rp_seg){(int32_t)d0, p.D, (int32_t)((last - d0) / p.D) + 1, p.W + 1, INT32_MAX};
   }
-  return n;
-}
-
-/* Keys that query t sees. */
-RP_HD static inline int64_t rp_pat_keys(rp_pat p, int64_t t) {
-  if (p.D == 1 || t < p.I) return t + 1;
-  const int64_t low = t - p.W > p.I ? t - p.W : p.I;
-  int64_t n = p.I + (t - low + 1);
-  if (p.D > 1 && t - p.W > p.I) n += (t - p.W) / p.D - p.I / p.D;
-  return n;
-}
-
-/* Sum of i / D (rounded down) for i = 0 .. n. */
-RP_HD static inline int64_t rp_sum_div(int64_t n, int64_t D) {
-  if (n < 0) return 0;
-  const int64_t q = n / D, r = n % D;
-  return D * (q * (q - 1) / 2) + q * (r + 1);
-}
-
-/* (query, key) pairs of T tokens: the sum of rp_pat_keys over t = 0 .. T-1. */
-RP_HD static inline int64_t rp_pat_pairs(rp_pat p, int64_t T) {
-  if (p.D == 1 || T <= p.I) return T * (T + 1) / 2;
-  const int64_t I = p.I, m = T - I; /* queries t = I .. T-1; u = t - I */
-  int64_t n = I * (I + 1) / 2 + m * I;
-  const int64_t full = m - 1 < p.W ? m - 1 : p.W; /* u <= W: the window is u + 1 tokens */
-  n += (full + 1) * (full + 2) / 2 + (m - 1 - full) * ((int64_t)p.W + 1);
-  if (p.D > 1 && m - 1 > p.W) {
-    const int64_t b = T - 1 - p.W; /* i = t - W runs over I+1 .. b */
-    n += rp_sum_div(b, p.D) - rp_sum_div(I, p.D) - (b - I) * (I / p.D);
-  }
-  return n;
-}
-
-/* Positions that a cache keeps after T tokens (model.md 4), without the recurrence state. */
-RP_HD static inline int64_t rp_pat_cache(rp_pat p, int64_t T) {
-  const int64_t I = p.I, past = T - I;
-  if (past <= 0) return T;
-  int64_t n = I + (p.W < past ? p.W : past);
-  if (p.D >= 1 && T - p.W > I) n += (T - p.W) / p.D - I / p.D;
   return n;
 }
 
