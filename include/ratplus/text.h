@@ -26,9 +26,17 @@ RP_API int rp_tokenizer_unk(const rp_tokenizer *t);
 /* SHA-256 of the model file, 64 hex digits; lives as long as t. */
 RP_API const char *rp_tokenizer_sha256(const rp_tokenizer *t);
 
-enum { RP_ENCODE_BOS = 1, RP_ENCODE_EOS = 2 };
+enum {
+  RP_ENCODE_BOS = 1,
+  RP_ENCODE_EOS = 2,
+  RP_ENCODE_SPECIAL =
+      4, /* control pieces spelled in the text ("</s>") become their ids, the longest
+                             first; what stands between two is encoded as a text of its own */
+  RP_ENCODE_CONTINUED = 8 /* the text goes on with another: no space is put in front of it */
+};
 /* The ids of text (len bytes, any bytes; invalid UTF-8 reads as U+FFFD) exactly as SentencePiece
- * gives them, with BOS in front and EOS behind where `flags` says (free *ids with rp_free). */
+ * gives them, with BOS in front and EOS behind where `flags` says (free *ids with rp_free). Without
+ * RP_ENCODE_SPECIAL a control piece in the text is text. */
 RP_API rp_status rp_tokenizer_encode(const rp_tokenizer *t, const char *text, size_t len, int flags,
                                      int32_t **ids, size_t *n, rp_error *err);
 /* The text of n ids, NUL-terminated (free with rp_free). RP_BAD_DATA for an id that is none. */
@@ -68,6 +76,20 @@ typedef struct {
 } rp_text_progress;
 /* Called now and then (at most some times a second) from the calling thread; nonzero: stop. */
 typedef int (*rp_text_progress_fn)(void *ctx, const rp_text_progress *p);
+
+/* The lines of a text one by one, as prompts, documents to score and lists of ids are read. One
+ * thread's. */
+typedef struct rp_lines rp_lines;
+/* path as one of a source's inputs. JSON lines (by `format`, or by the name) give the text at `field`
+ * (NULL: "text"). stop: becomes nonzero to end the wait for a pipe (RP_STOPPED); NULL. */
+RP_API rp_status rp_lines_open(rp_lines **out, const char *path, rp_text_format format,
+                               const char *field, const volatile int *stop, rp_error *err);
+RP_API void rp_lines_close(rp_lines *l); /* NULL is fine */
+/* The next line without its end ("\n" or "\r\n"), NUL-terminated, until the next call; *text NULL after
+ * the last. Empty lines of JSON lines are left out. RP_BAD_DATA names file and line. */
+RP_API rp_status rp_lines_next(rp_lines *l, const char **text, size_t *len, rp_error *err);
+RP_API const char *rp_lines_name(const rp_lines *l); /* the path, or "standard input" */
+RP_API int64_t rp_lines_number(const rp_lines *l);   /* of the line last given, from 1 */
 
 typedef struct {
   size_t size; /* sizeof this struct; filled by rp_tokenizer_train_defaults */

@@ -31,9 +31,15 @@ struct rp_tokenizer {
   bool prefix; /* the model puts a space in front of a text */
   int size, unk, bos, eos;
   char sha256[65];
-  char *bytes;      /* what each id adds to a text */
-  size_t *bytes_at; /* [size + 1] */
+  char *bytes;       /* what each id adds to a text */
+  size_t *bytes_at;  /* [size + 1] */
+  int32_t *controls; /* ids of the control pieces */
+  int n_controls;
 };
+
+/* A tokenizer of the bytes of a .model file, named `name` in errors. */
+rp_status rp_tokenizer_load(rp_tokenizer **out, const char *proto, size_t len, const char *name,
+                            rp_error *err);
 
 /* Encodes for one thread: remembers the ids of short words. */
 typedef struct rp_encoder rp_encoder;

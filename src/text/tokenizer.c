@@ -65,6 +65,16 @@ static rp_status make_bytes(rp_tokenizer *t, rp_error *err) {
   return t->bytes ? RP_OK : rp_fail_memory(err, len, "pieces");
 }
 
+static rp_status list_controls(rp_tokenizer *t, rp_error *err) {
+  int n = 0;
+  for (int id = 0; id < t->size; id++) n += rp_spm_is_control(t->whole, id);
+  t->controls = rp_malloc((size_t)n + 1, sizeof *t->controls);
+  if (!t->controls) return rp_fail_memory(err, (size_t)n * sizeof *t->controls, "control pieces");
+  for (int id = 0; id < t->size; id++)
+    if (rp_spm_is_control(t->whole, id)) t->controls[t->n_controls++] = id;
+  return RP_OK;
+}
+
 static rp_status load(rp_tokenizer *t, const char *proto, size_t len, const char *path,
                       rp_error *err) {
   rp_status st = RP_OK;
@@ -86,9 +96,23 @@ static rp_status load(rp_tokenizer *t, const char *proto, size_t len, const char
   rp_sha256_init(&sha);
   rp_sha256_add(&sha, proto, len);
   rp_sha256_hex(&sha, t->sha256);
+  RP_GO(list_controls(t, err));
   RP_GO(make_bytes(t, err));
 fail:
   rp_str_free(&bare);
+  return st;
+}
+
+rp_status rp_tokenizer_load(rp_tokenizer **out, const char *proto, size_t len, const char *name,
+                            rp_error *err) {
+  *out = NULL;
+  rp_tokenizer *t = rp_calloc(1, sizeof *t);
+  if (!t) return rp_fail_memory(err, sizeof *t, "a tokenizer");
+  const rp_status st = load(t, proto, len, name, err);
+  if (st)
+    rp_tokenizer_close(t);
+  else
+    *out = t;
   return st;
 }
 
@@ -99,8 +123,6 @@ rp_status rp_tokenizer_open(rp_tokenizer **out, const char *path, rp_error *err)
   *out = NULL;
   if (!path || !*path)
     return rp_fail(err, RP_USAGE, "no tokenizer is named; give --tokenizer FILE.model");
-  rp_tokenizer *t = rp_calloc(1, sizeof *t);
-  if (!t) return rp_fail_memory(err, sizeof *t, "a tokenizer");
   if (rp_is_dir(path)) {
     joined = rp_path_join(path, "tokenizer.model");
     if (!joined) RP_GO(rp_fail_memory(err, strlen(path) + 16, "a path"));
@@ -112,11 +134,8 @@ rp_status rp_tokenizer_open(rp_tokenizer **out, const char *path, rp_error *err)
     path = joined;
   }
   RP_GO(rp_file_read(path, MODEL_MOST, &proto, &len, err));
-  RP_GO(load(t, proto, len, path, err));
-  *out = t;
-  t = NULL;
+  RP_GO(rp_tokenizer_load(out, proto, len, path, err));
 fail:
-  rp_tokenizer_close(t);
   rp_free(joined);
   rp_free(proto);
   return st;
@@ -128,6 +147,7 @@ void rp_tokenizer_close(rp_tokenizer *t) {
   rp_spm_close(t->rest);
   rp_free(t->bytes);
   rp_free(t->bytes_at);
+  rp_free(t->controls);
   rp_free(t);
 }
 
@@ -144,6 +164,39 @@ static rp_status add_special(int id, const char *name, rp_ids *ids, rp_error *er
   return RP_OK;
 }
 
+/* The longest control piece that s[0, len) begins with, -1 for none; *n becomes its bytes. */
+static int control_at(const rp_tokenizer *t, const char *s, size_t len, size_t *n) {
+  int found = -1;
+  *n = 0;
+  for (int i = 0; i < t->n_controls; i++) {
+    size_t k;
+    const char *piece = rp_spm_piece(t->whole, t->controls[i], &k);
+    if (k <= *n || k > len || memcmp(s, piece, k) != 0) continue;
+    found = t->controls[i];
+    *n = k;
+  }
+  return found;
+}
+
+/* Appends the ids of a text in which control pieces count. */
+static rp_status encode_special(const rp_tokenizer *t, const rp_spm *first, const char *text,
+                                size_t len, rp_ids *ids, rp_error *err) {
+  size_t from = 0;
+  for (size_t at = 0; at < len;) {
+    size_t n;
+    const int id = control_at(t, text + at, len - at, &n);
+    if (id < 0) {
+      at++;
+      continue;
+    }
+    if (at > from) RP_TRY(rp_spm_encode(from ? t->whole : first, text + from, at - from, ids, err));
+    RP_TRY(add_special(id, "piece", ids, err));
+    from = at += n;
+  }
+  if (len > from) return rp_spm_encode(from ? t->whole : first, text + from, len - from, ids, err);
+  return RP_OK;
+}
+
 rp_status rp_tokenizer_encode(const rp_tokenizer *t, const char *text, size_t len, int flags,
                               int32_t **out, size_t *n, rp_error *err) {
   rp_status st = RP_OK;
@@ -152,7 +205,11 @@ rp_status rp_tokenizer_encode(const rp_tokenizer *t, const char *text, size_t le
   *n = 0;
   RP_GO(rp_grow(&ids.id, &ids.cap, 1, sizeof *ids.id, "token ids", err));
   if (flags & RP_ENCODE_BOS) RP_GO(add_special(t->bos, "BOS", &ids, err));
-  RP_GO(rp_spm_encode(t->whole, text, len, &ids, err));
+  const rp_spm *spm = flags & RP_ENCODE_CONTINUED ? t->rest : t->whole;
+  if (flags & RP_ENCODE_SPECIAL)
+    RP_GO(encode_special(t, spm, text, len, &ids, err));
+  else
+    RP_GO(rp_spm_encode(spm, text, len, &ids, err));
   if (flags & RP_ENCODE_EOS) RP_GO(add_special(t->eos, "EOS", &ids, err));
   *out = ids.id;
   *n = ids.n;

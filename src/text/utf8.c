@@ -22,6 +22,15 @@ bool rp_utf8_valid(const char *s, size_t n) {
   return true;
 }
 
+bool rp_utf8_begins(const char *s, size_t n) {
+  char whole[4];
+  if (n == 0 || n > 3) return false;
+  /* Filled up with the least bytes that are allowed there. */
+  const uint8_t second = (uint8_t)s[0] == 0xe0 ? 0xa0 : (uint8_t)s[0] == 0xf0 ? 0x90 : 0x80;
+  for (size_t i = 0; i < 4; i++) whole[i] = i < n ? s[i] : i == 1 ? (char)second : (char)0x80;
+  return rp_utf8_next(whole, 4) > (int)n;
+}
+
 int rp_utf8_put(char out[4], uint32_t code) {
   if ((code >= 0xd800 && code < 0xe000) || code > 0x10ffff) code = 0xfffd;
   if (code < 0x80) {
