@@ -31,6 +31,9 @@ RP_API void rp_config_free(rp_config *c);
  * libyaml writes JSON for both, which is YAML too. */
 RP_API rp_status rp_config_yaml(const rp_config *c, char **text, rp_error *err);
 RP_API rp_status rp_config_json(const rp_config *c, char **text, rp_error *err);
+/* The value at a dotted path as text, lists and maps as JSON; NULL when it is not there (free with
+ * rp_free). */
+RP_API char *rp_config_get(const rp_config *c, const char *path);
 /* Reads every key as training would and refuses what it would refuse, but opens no file. */
 RP_API rp_status rp_config_check(const rp_config *c, rp_error *err);
 /* The folder it was composed from; lives as long as c; NULL when from a file. */

@@ -127,9 +127,6 @@ rp_status rp_pats_parse(rp_pats *out, const char *text, int layers, int kv_heads
 char *rp_pats_format(const rp_pats *p);
 rp_status rp_pats_uniform(rp_pats *out, rp_pat one, int layers, int kv_heads, rp_error *err);
 
-/* Rest of a composed tree, for messages and hashes: value at a dotted path as text, NULL if absent
- * (free with rp_free). */
-char *rp_config_get(const rp_config *c, const char *path);
 /* Two configurations compared: every path whose value differs and matters to the numbers of a run
  * (not directories, logging, saving intervals, threads), one per line with both values; "" when the
  * runs are the same (free with rp_free). */
