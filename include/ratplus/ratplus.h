@@ -11,6 +11,7 @@
 #include "ratplus/config.h"
 #include "ratplus/convert.h"
 #include "ratplus/eval.h"
+#include "ratplus/generate.h"
 #include "ratplus/info.h"
 #include "ratplus/results.h"
 #include "ratplus/session.h"
