@@ -77,7 +77,7 @@ typedef struct {
 static void run_open(run *r, rp_device_kind kind, const char *const *extra, size_t n_extra) {
   rp_error err = {0};
   read_settings(&r->s, &r->c, extra, n_extra);
-  check_ok(rp_trainer_open(&r->t, &r->s, kind, 1, &err), err);
+  check_ok(rp_trainer_open(&r->t, &r->s, kind, 1, NULL, &err), err);
   check_ok(rp_trainer_load_weights(&r->t, r->s.trainer.pretrained_path, &err), err);
 }
 

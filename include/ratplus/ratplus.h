@@ -13,6 +13,7 @@
 #include "ratplus/eval.h"
 #include "ratplus/generate.h"
 #include "ratplus/info.h"
+#include "ratplus/ranks.h"
 #include "ratplus/results.h"
 #include "ratplus/session.h"
 #include "ratplus/text.h"

@@ -10,6 +10,7 @@
 
 #include <signal.h>
 #include "ratplus/config.h"
+#include "ratplus/ranks.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -36,6 +37,8 @@ typedef struct {
   double tokens_per_second, mfu; /* of this interval; mfu 0..1 of the measured product rate */
   double seconds;                /* of training, over all starts of the run */
   double left;                   /* seconds to go, estimated */
+  int ranks, slowest;            /* of this interval: the rank that the others waited for; -1 */
+  double waiting;                /* share of their time that ranks waited for each other */
   int64_t skipped;               /* optimizer steps skipped so far */
   const char *run_dir, *text;
 } rp_train_event;
@@ -46,6 +49,7 @@ typedef struct {
   int take_over;                     /* a lock of another machine is broken */
   const char *job;                   /* names this start in the lock ("slurm 4711"); NULL */
   const char *device;                /* "auto", "cpu", "cuda"; NULL: trainer.device */
+  rp_ranks *ranks;                   /* who trains together; NULL: this process alone */
   const volatile sig_atomic_t *stop; /* not 0: finish the iteration, save, return; NULL: never */
   void (*event)(void *ctx, const rp_train_event *e); /* on the calling thread; NULL */
   void *ctx;
@@ -77,12 +81,14 @@ typedef struct {
   uint64_t masters; /* parameters in float32 */
   uint64_t copy;    /* matrices rounded to the computed dtype */
   uint64_t grads, optimizer;
-  uint64_t acts;    /* what forward keeps for backward */
-  uint64_t work;    /* buffers of the passes */
-  uint64_t scratch; /* of the largest op */
-  uint64_t tables;  /* rotations, rows, plans */
-  uint64_t loader;  /* ids and labels of an iteration */
-  uint64_t saving;  /* one tensor on its way to or from a file */
+  uint64_t acts;     /* what forward keeps for backward */
+  uint64_t work;     /* buffers of the passes */
+  uint64_t scratch;  /* of the largest op */
+  uint64_t tables;   /* rotations, rows, plans */
+  uint64_t loader;   /* ids and labels of an iteration */
+  uint64_t saving;   /* one tensor on its way to or from a file */
+  uint64_t gathered; /* over ranks: units gathered from all, and their gradients */
+  uint64_t comm;     /* the communicator's own buffers */
   uint64_t total;
   uint64_t available;  /* what this machine (or its cgroup) has to give now */
   uint64_t checkpoint; /* bytes of one checkpoint on disk */

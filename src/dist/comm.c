@@ -35,7 +35,7 @@ struct rp_comm {
   pthread_cond_t wake;   /* a job came, one ended, or it is over */
   job jobs[JOBS];
   uint64_t put, done; /* jobs ever; ticket t is done when done >= t */
-  bool quit, telling;
+  bool quit, telling, busy, settled;
   bool speaks;      /* the failure is this rank's to report */
   rp_error failure; /* sticky */
   char note[RP_TOLD_BYTES];
@@ -389,9 +389,11 @@ static void *work(void *ctx) {
     }
     if (c->done == c->put || c->failure.status) break;
     const job j = c->jobs[c->done % JOBS];
+    c->busy = true;
     pthread_mutex_unlock(&c->mutex);
     run_job(c, &j);
     pthread_mutex_lock(&c->mutex);
+    c->busy = false;
     if (!c->failure.status) c->done++;
     pthread_cond_broadcast(&c->wake);
   }
@@ -472,12 +474,19 @@ rp_status rp_comm_barrier(rp_comm *c, rp_error *err) {
   return rp_comm_host_run(c, RP_COMM_SUM, RP_I64, &one, &all, 1, 0, err);
 }
 
+void rp_comm_drain(rp_comm *c) {
+  pthread_mutex_lock(&c->mutex);
+  while (c->busy || (c->done < c->put && !c->failure.status))
+    pthread_cond_wait(&c->wake, &c->mutex);
+  pthread_mutex_unlock(&c->mutex);
+}
+
 void rp_comm_tell(rp_comm *c, const char *sentence) {
   struct timespec until;
   clock_gettime(CLOCK_REALTIME, &until);
   until.tv_sec += 1;
   pthread_mutex_lock(&c->mutex);
-  if (!c->failure.status) {
+  if (!c->failure.status && !c->settled) {
     rp_snprintf(c->note, sizeof c->note, "rank %d on %s: %s", c->rank, c->hosts[c->rank], sentence);
     c->failure.status = RP_FAIL;
     rp_snprintf(c->failure.text, sizeof c->failure.text, "%s", c->note);
@@ -487,6 +496,12 @@ void rp_comm_tell(rp_comm *c, const char *sentence) {
     while (c->telling && !pthread_cond_timedwait(&c->wake, &c->mutex, &until)) {
     }
   }
+  pthread_mutex_unlock(&c->mutex);
+}
+
+void rp_comm_settle(rp_comm *c) {
+  pthread_mutex_lock(&c->mutex);
+  c->settled = true;
   pthread_mutex_unlock(&c->mutex);
 }
 

@@ -64,11 +64,25 @@ rp_status rp_comm_host_run(rp_comm *c, rp_comm_kind kind, rp_dtype dtype, const 
                            int64_t n, int root, rp_error *err);
 rp_status rp_comm_barrier(rp_comm *c, rp_error *err);
 
+/* Returns when the communicator's thread touches no buffer any more: all is done, or it failed. */
+void rp_comm_drain(rp_comm *c);
+
 /* Tells all ranks that this one failed; their collectives end with its sentence. Returns when it is
  * told, or after a second. The communicator is broken afterwards. */
 void rp_comm_tell(rp_comm *c, const char *sentence);
 /* RP_OK, or the sticky failure. *here: this rank is the one to speak of it. Any thread. */
 rp_status rp_comm_failure(rp_comm *c, bool *here, rp_error *err);
+
+/* All ranks go on, or none: the first rank's failure becomes everyone's, its sentence with rank and
+ * host in front unless all failed. Whoever fails so needs not be told: rank 0 speaks. c NULL: st. */
+rp_status rp_comm_agree(rp_comm *c, rp_status st, rp_error *err);
+/* RP_USAGE on all ranks, naming the first, where a number (a checksum) is not the same on all. */
+rp_status rp_comm_same(rp_comm *c, const char *what, const char *advice, uint64_t mine,
+                       rp_error *err);
+/* From here on rp_comm_tell does nothing: what failed is known to all. */
+void rp_comm_settle(rp_comm *c);
+struct rp_ranks;
+rp_comm *rp_ranks_comm(struct rp_ranks *r); /* NULL for NULL */
 
 /* What went over the wire. sent: payload bytes that left this rank, by kind. busy: seconds the
  * communicator's thread worked; waited: seconds that awaiting blocked. */

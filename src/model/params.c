@@ -6,11 +6,11 @@
 
 enum { CHUNK = 1 << 20 }; /* elements that pass through the host at a time */
 
-rp_params_bytes rp_params_plan(const rp_shape *s, rp_dtype real, rp_dtype dtype, bool train) {
-  const size_t n = (size_t)(s->matrix + s->vector), b = (size_t)rp_dtype_bytes(real);
+rp_params_bytes rp_params_plan(const rp_layout *l, rp_dtype real, rp_dtype dtype, bool train) {
+  const size_t n = (size_t)(l->local[0] + l->local[1]), b = (size_t)rp_dtype_bytes(real);
   return (rp_params_bytes){
       .masters = n * b,
-      .copy = dtype == RP_BF16 ? (size_t)s->matrix * (size_t)rp_dtype_bytes(RP_BF16) : 0,
+      .copy = dtype == RP_BF16 ? (size_t)l->local[0] * (size_t)rp_dtype_bytes(RP_BF16) : 0,
       .grads = train ? n * b : 0,
   };
 }
@@ -37,14 +37,15 @@ static void fill_slots(rp_params *p) {
   }
 }
 
-rp_status rp_params_open(rp_params *p, rp_queue *q, const rp_model_settings *m, rp_dtype dtype,
-                         bool train, rp_error *err) {
+rp_status rp_params_open_part(rp_params *p, rp_queue *q, const rp_model_settings *m, rp_dtype dtype,
+                              bool train, int rank, int ranks, rp_error *err) {
   rp_status st = RP_OK;
   *p = (rp_params){.dev = rp_queue_device(q), .q = q, .m = *m};
   const rp_dtype real = rp_device_real(p->dev);
   p->compute = dtype == RP_BF16 ? RP_BF16 : real;
   RP_GO(rp_shape_make(&p->shape, m, err));
-  const int64_t n[2] = {p->shape.matrix, p->shape.vector};
+  RP_GO(rp_layout_make(&p->lay, &p->shape, rank, ranks, err));
+  const int64_t *n = p->lay.local;
   for (int i = 0; i < 2; i++) RP_GO(alloc(p, n[i], real, "parameters", &p->p[i], err));
   if (dtype == RP_BF16) RP_GO(alloc(p, n[0], RP_BF16, "rounded parameters", &p->copy, err));
   for (int i = 0; train && i < 2; i++) RP_GO(alloc(p, n[i], real, "gradients", &p->g[i], err));
@@ -55,11 +56,16 @@ rp_status rp_params_open(rp_params *p, rp_queue *q, const rp_model_settings *m, 
     st = rp_fail_memory(err, slots * sizeof *p->slots, "the table of parameters");
     goto fail;
   }
-  fill_slots(p);
+  if (ranks == 1) fill_slots(p);
   return RP_OK;
 fail:
   rp_params_close(p);
   return st;
+}
+
+rp_status rp_params_open(rp_params *p, rp_queue *q, const rp_model_settings *m, rp_dtype dtype,
+                         bool train, rp_error *err) {
+  return rp_params_open_part(p, q, m, dtype, train, 0, 1, err);
 }
 
 void rp_params_close(rp_params *p) {
@@ -70,6 +76,7 @@ void rp_params_close(rp_params *p) {
   if (p->copy.p.at) rp_device_free(p->dev, p->copy.p);
   rp_free(p->slots);
   rp_free(p->gslots);
+  rp_layout_free(&p->lay);
   rp_shape_free(&p->shape);
   *p = (rp_params){0};
 }
@@ -112,8 +119,10 @@ static void constant_values(float x, int64_t n, float *out) {
   for (int64_t i = 0; i < n; i++) out[i] = x;
 }
 
-static rp_tensor master(const rp_params *p, const rp_param *t) {
-  return rp_tensor_at(p->p[t->group], t->offset);
+rp_tensor rp_params_piece(const rp_params *p, const rp_tensor group[2], const rp_param *t,
+                          rp_piece *piece) {
+  *piece = p->lay.piece[t - p->shape.p];
+  return rp_tensor_at(group[t->group], piece->at);
 }
 
 rp_status rp_params_init(rp_params *p, uint64_t seed, rp_error *err) {
@@ -122,13 +131,15 @@ rp_status rp_params_init(rp_params *p, uint64_t seed, rp_error *err) {
   if (!host) return rp_fail_memory(err, CHUNK * sizeof *host, "initial values");
   for (int i = 0; i < p->shape.n; i++) {
     const rp_param *t = &p->shape.p[i];
-    for (int64_t at = 0, all = t->rows * t->cols; at < all; at += CHUNK) {
-      int64_t n = all - at < CHUNK ? all - at : CHUNK;
+    rp_piece piece;
+    const rp_tensor to = rp_params_piece(p, p->p, t, &piece);
+    for (int64_t at = 0; at < piece.n; at += CHUNK) {
+      const int64_t n = piece.n - at < CHUNK ? piece.n - at : CHUNK;
       if (t->role == RP_ROLE_ONE || t->role == RP_ROLE_ZERO)
         constant_values(t->role == RP_ROLE_ONE, n, host);
       else
-        draw_values(draw_of(p, t), seed, i, at, n, host);
-      rp_upload_as(p->q, rp_tensor_at(master(p, t), at), host, RP_F32, n);
+        draw_values(draw_of(p, t), seed, i, piece.from + at, n, host);
+      rp_upload_as(p->q, rp_tensor_at(to, at), host, RP_F32, n);
       RP_GO(rp_wait(p->q, err));
     }
   }
@@ -151,13 +162,13 @@ rp_status rp_params_load(rp_params *p, const rp_store *s, rp_error *err) {
   if (!host) return rp_fail_memory(err, most * sizeof *host, "a tensor being loaded");
   for (int i = 0; i < p->shape.n; i++) {
     const rp_param *t = &p->shape.p[i];
+    if (!p->lay.piece[i].n) continue;
     const float *from = rp_store_direct(s, t, RP_F32);
     if (!from) {
       RP_GO(rp_store_get_f32(s, t, host, err));
       from = host;
     }
-    rp_upload_as(p->q, master(p, t), from, RP_F32, t->rows * t->cols);
-    RP_GO(rp_wait(p->q, err));
+    RP_GO(rp_params_set(p, t, from, err));
   }
   rp_params_round(p);
   st = rp_wait(p->q, err);
@@ -167,43 +178,51 @@ fail:
 }
 
 rp_status rp_params_get(rp_params *p, const rp_param *t, float *out, rp_error *err) {
-  rp_download_as(p->q, out, RP_F32, master(p, t), t->rows * t->cols);
+  rp_piece x;
+  const rp_tensor from = rp_params_piece(p, p->p, t, &x);
+  rp_download_as(p->q, out + x.from, RP_F32, from, x.n);
   return rp_wait(p->q, err);
 }
 
 rp_status rp_params_set(rp_params *p, const rp_param *t, const float *in, rp_error *err) {
-  rp_upload_as(p->q, master(p, t), in, RP_F32, t->rows * t->cols);
+  rp_piece x;
+  const rp_tensor to = rp_params_piece(p, p->p, t, &x);
+  rp_upload_as(p->q, to, in + x.from, RP_F32, x.n);
   return rp_wait(p->q, err);
 }
 
 rp_status rp_params_get_f64(rp_params *p, int which, const rp_param *t, double *out,
                             rp_error *err) {
-  rp_tensor from = rp_tensor_at(which ? p->g[t->group] : p->p[t->group], t->offset);
-  rp_download_as(p->q, out, RP_F64, from, t->rows * t->cols);
+  rp_piece x;
+  const rp_tensor from = rp_params_piece(p, which ? p->g : p->p, t, &x);
+  rp_download_as(p->q, out + x.from, RP_F64, from, x.n);
   return rp_wait(p->q, err);
 }
 
 rp_status rp_params_set_f64(rp_params *p, const rp_param *t, const double *in, rp_error *err) {
-  rp_upload_as(p->q, master(p, t), in, RP_F64, t->rows * t->cols);
+  rp_piece x;
+  const rp_tensor to = rp_params_piece(p, p->p, t, &x);
+  rp_upload_as(p->q, to, in + x.from, RP_F64, x.n);
   return rp_wait(p->q, err);
 }
 
 void rp_params_round(rp_params *p) {
   if (!p->copy.p.at) return;
-  rp_op_cast(p->q, &(rp_cast_args){p->shape.matrix, p->p[RP_GROUP_MATRIX], p->copy});
+  rp_op_cast(p->q, &(rp_cast_args){p->lay.local[RP_GROUP_MATRIX], p->p[RP_GROUP_MATRIX], p->copy});
 }
 
 void rp_params_zero_grads(rp_params *p) {
-  const int64_t n[2] = {p->shape.matrix, p->shape.vector};
   for (int i = 0; i < 2; i++) {
-    size_t bytes = (size_t)n[i] * (size_t)rp_dtype_bytes(p->g[i].dtype);
+    size_t bytes = (size_t)p->lay.local[i] * (size_t)rp_dtype_bytes(p->g[i].dtype);
     rp_op_zero(p->q, &(rp_zero_args){p->g[i].p, bytes});
   }
 }
 
 rp_status rp_params_pull(void *ctx, const rp_param *t, rp_dtype dtype, void *out, rp_error *err) {
   rp_params *p = ctx;
-  rp_download_as(p->q, out, dtype, master(p, t), t->rows * t->cols);
+  rp_piece x;
+  const rp_tensor from = rp_params_piece(p, p->p, t, &x);
+  if (out) rp_download_as(p->q, out, dtype, from, x.n);
   return rp_wait(p->q, err);
 }
 

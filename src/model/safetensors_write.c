@@ -85,8 +85,18 @@ static void add_header(rp_str *b, const plan *l, int file) {
   while ((b->len + 8) % DATA_ALIGN && !b->failed) rp_str_add(b, " ");
 }
 
-static rp_status write_file(const char *path, const plan *l, int file, void *scratch,
-                            rp_error *err) {
+/* A file of another rank: its tensors may have parts here. */
+static rp_status take_part(const plan *l, int file, rp_error *err) {
+  for (int i = 0; i < l->n; i++) {
+    const item *it = &l->at[i];
+    if (it->file == file) RP_TRY(it->set->pull(it->set->ctx, it->p, it->dtype, NULL, err));
+  }
+  return RP_OK;
+}
+
+/* Everything of a file but its end: durable and under its name when it is committed. */
+static rp_status begin_file(rp_out **out, const char *path, const plan *l, int file, void *scratch,
+                            bool alone, rp_error *err) {
   rp_status st = RP_OK;
   rp_out *o = NULL;
   rp_str head = {0};
@@ -97,7 +107,11 @@ static rp_status write_file(const char *path, const plan *l, int file, void *scr
     goto fail;
   }
   for (int i = 0; i < 8; i++) length[i] = (uint8_t)((uint64_t)head.len >> (8 * i));
-  RP_GO(rp_out_open(&o, path, err));
+  st = rp_out_open(&o, path, err);
+  if (st) {
+    if (!alone) take_part(l, file, NULL); /* the other ranks wait for it */
+    goto fail;
+  }
   rp_out_write(o, length, sizeof length);
   rp_out_write(o, head.s, head.len);
   for (int i = 0; i < l->n; i++) {
@@ -106,8 +120,8 @@ static rp_status write_file(const char *path, const plan *l, int file, void *scr
     RP_GO(it->set->pull(it->set->ctx, it->p, it->dtype, scratch, err));
     rp_out_write(o, scratch, (size_t)it->bytes);
   }
-  rp_str_free(&head);
-  return rp_out_commit(o, err);
+  *out = o;
+  o = NULL;
 fail:
   rp_out_cancel(o);
   rp_str_free(&head);
@@ -150,38 +164,80 @@ static rp_status write_index(const char *path, const plan *l, rp_error *err) {
   return st;
 }
 
-rp_status rp_safetensors_write_sets(const char *path, const rp_tensor_set *sets, int n,
-                                    uint64_t shard_bytes, rp_error *err) {
-  rp_status st = RP_OK;
-  void *scratch = NULL;
+/* With several ranks about a file each, so that they write at the same time. */
+static rp_status plan_of(plan *l, const rp_writing *w, rp_error *err) {
+  uint64_t most = w->shard_bytes ? w->shard_bytes : UINT64_C(5000000000);
+  RP_TRY(make_plan(l, w->sets, w->n, most, err));
+  if (w->ranks <= 1) return RP_OK;
+  const uint64_t each = l->bytes / (uint64_t)w->ranks + 1;
+  if (each < most) most = each;
+  rp_free(l->at);
+  return make_plan(l, w->sets, w->n, most, err);
+}
+
+/* Files are begun one after another, since their tensors may be gathered from all ranks, and made
+ * durable at the end, by all ranks at once. */
+static rp_status write_own(const rp_writing *w, const plan *l, rp_out **outs, void *scratch,
+                           rp_error *err) {
+  rp_status st = RP_OK, bad = RP_OK;
   rp_str name = {0};
-  plan l;
-  if (!shard_bytes) shard_bytes = UINT64_C(5000000000);
-  RP_GO(make_plan(&l, sets, n, shard_bytes, err));
-  scratch = rp_malloc((size_t)l.largest + 1, 1);
-  if (!scratch) {
-    st = rp_fail_memory(err, (size_t)l.largest, "the largest tensor to write");
-    goto fail;
-  }
-  if (l.files == 1) {
-    st = write_file(path, &l, 0, scratch, err);
-    goto fail;
-  }
-  for (int i = 0; i < l.files; i++) {
-    rp_str_clear(&name);
-    add_shard_name(&name, path, true, i, l.files);
-    if (name.failed) {
-      st = rp_fail_memory(err, strlen(path), "a path");
-      goto fail;
+  for (int i = 0; i < l->files; i++) {
+    if (i % w->ranks != w->rank) {
+      RP_GO(take_part(l, i, bad ? NULL : err));
+      continue;
     }
-    RP_GO(write_file(name.s, &l, i, scratch, err));
+    rp_str_clear(&name);
+    if (l->files == 1)
+      rp_str_add(&name, w->path);
+    else
+      add_shard_name(&name, w->path, true, i, l->files);
+    if (name.failed) RP_GO(rp_fail_memory(err, strlen(w->path), "a path"));
+    st = begin_file(&outs[i], name.s, l, i, scratch, w->ranks == 1, bad ? NULL : err);
+    if (st && !bad) bad = st;
   }
-  RP_GO(write_index(path, &l, err));
+  RP_GO(bad);
+  for (int i = 0; i < l->files; i++) {
+    rp_out *o = outs[i];
+    outs[i] = NULL;
+    if (o) RP_GO(rp_out_commit(o, err));
+  }
 fail:
   rp_str_free(&name);
+  return st;
+}
+
+rp_status rp_safetensors_write_part(const rp_writing *w, rp_error *err) {
+  rp_status st = RP_OK;
+  void *scratch = NULL;
+  rp_out **outs = NULL;
+  plan l;
+  RP_GO(plan_of(&l, w, err));
+  scratch = rp_malloc((size_t)l.largest + 1, 1);
+  outs = rp_calloc((size_t)l.files, sizeof *outs);
+  if (!scratch || !outs)
+    RP_GO(rp_fail_memory(err, (size_t)l.largest, "the largest tensor to write"));
+  st = write_own(w, &l, outs, scratch, err);
+fail:
+  for (int i = 0; outs && i < l.files; i++) rp_out_cancel(outs[i]);
+  rp_free(outs);
   rp_free(scratch);
   rp_free(l.at);
   return st;
+}
+
+rp_status rp_safetensors_write_index(const rp_writing *w, rp_error *err) {
+  plan l;
+  rp_status st = plan_of(&l, w, err);
+  if (!st && l.files > 1) st = write_index(w->path, &l, err);
+  rp_free(l.at);
+  return st;
+}
+
+rp_status rp_safetensors_write_sets(const char *path, const rp_tensor_set *sets, int n,
+                                    uint64_t shard_bytes, rp_error *err) {
+  const rp_writing w = {path, sets, n, shard_bytes, 0, 1};
+  RP_TRY(rp_safetensors_write_part(&w, err));
+  return rp_safetensors_write_index(&w, err);
 }
 
 rp_status rp_safetensors_write(const char *path, const rp_shape *shape, rp_dtype dtype,

@@ -81,6 +81,18 @@ typedef struct {
  * at a time; atomic and durable per file. */
 rp_status rp_safetensors_write_sets(const char *path, const rp_tensor_set *sets, int n,
                                     uint64_t shard_bytes, rp_error *err);
+/* The same by several ranks, which share a file system and hold the same list: each writes its files
+ * (every rank but one pulls a tensor with out NULL, in the same order), and when all have returned one
+ * writes the index that makes them whole. ranks 1: all files. */
+typedef struct {
+  const char *path;
+  const rp_tensor_set *sets;
+  int n;
+  uint64_t shard_bytes;
+  int rank, ranks;
+} rp_writing;
+rp_status rp_safetensors_write_part(const rp_writing *w, rp_error *err);
+rp_status rp_safetensors_write_index(const rp_writing *w, rp_error *err);
 /* The same for one set. */
 rp_status rp_safetensors_write(const char *path, const rp_shape *shape, rp_dtype dtype,
                                const char *prefix, uint64_t shard_bytes, rp_pull pull, void *ctx,

@@ -43,6 +43,7 @@ static const int_field INTS[] = {
     {"in_a_row", offsetof(rp_loop_state, in_a_row), false, 0},
     {"shards", offsetof(rp_loop_state, shards), false, 0},
     {"threads", offsetof(rp_loop_state, threads), false, 0},
+    {"ranks", offsetof(rp_loop_state, ranks), false, 0},
     {"val_step", offsetof(rp_loop_state, val_step), true, -1},
 };
 enum { INT_COUNT = sizeof INTS / sizeof *INTS };

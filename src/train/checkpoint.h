@@ -17,7 +17,7 @@ typedef struct {
   int64_t adam_step;     /* optimizer steps taken */
   int64_t skipped;       /* optimizer steps skipped */
   int32_t in_a_row;      /* skipped since the last good one */
-  int32_t shards, threads;
+  int32_t shards, threads, ranks;
   char cpu[96];                    /* processor and kernel level: bits may differ on others */
   double seconds;                  /* of training */
   double val_loss, val_loss_dense; /* of the last validation; NaN: none */

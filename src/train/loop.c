@@ -27,16 +27,20 @@ rp_train_event rp_training_event(const rp_training *r, rp_train_kind kind) {
                           .mfu = NAN,
                           .seconds = NAN,
                           .left = NAN,
+                          .ranks = r->ranks,
+                          .slowest = -1,
+                          .waiting = NAN,
                           .skipped = r->state.skipped,
                           .run_dir = r->s.trainer.run_dir};
 }
 
 void rp_training_tell(const rp_training *r, const rp_train_event *e) {
-  if (r->o->event) r->o->event(r->o->ctx, e);
+  if (r->o->event && r->rank == 0) r->o->event(r->o->ctx, e);
 }
 
 void rp_training_status(rp_training *r, const char *state, const char *error) {
   rp_run_status s = rp_run_status_none(state);
+  if (r->rank) return;
   s.step = r->state.step;
   s.of = r->t.q ? r->t.S : r->state.of;
   s.val_loss = r->state.val_loss;
@@ -46,7 +50,13 @@ void rp_training_status(rp_training *r, const char *state, const char *error) {
   rp_run_status_write(r->s.trainer.run_dir, &s, error, NULL);
 }
 
-static bool asked_to_stop(const rp_training *r) { return r->o->stop && *r->o->stop; }
+/* Of this rank; what all agreed on is r->asked. */
+static bool asked_here(const rp_training *r) { return r->o->stop && *r->o->stop; }
+
+/* Ranks learn of each other's wish with the next iteration's report. */
+static bool asked_to_stop(const rp_training *r) {
+  return r->asked || (r->ranks == 1 && asked_here(r));
+}
 
 /* ---- checkpoints ---- */
 
@@ -59,10 +69,34 @@ static rp_status write_file(const char *dir, const char *name, const void *data,
   return st;
 }
 
+/* A checkpoint in the making, over all ranks. */
+typedef struct {
+  rp_training *r;
+  bool named; /* the other ranks know the folder, or that there is none */
+} saving;
+
+enum { PATH_ROOM = 4096 };
+
+/* The folder that rank 0 made; "" when it could not. */
+static rp_status name_folder(saving *s, const char *dir, char room[PATH_ROOM], rp_error *err) {
+  s->named = true;
+  rp_snprintf(room, PATH_ROOM, "%s", dir);
+  return rp_together_text(s->r->comm, room, PATH_ROOM, err);
+}
+
+static rp_status write_weights(rp_training *r, const char *dir, rp_error *err) {
+  rp_status st = rp_trainer_state(&r->t, &r->state, err);
+  if (!st) st = rp_trainer_write(&r->t, dir, err);
+  return rp_comm_agree(r->comm, st, err);
+}
+
 static rp_status fill(void *ctx, const char *dir, rp_error *err) {
-  rp_training *r = ctx;
-  RP_TRY(rp_trainer_state(&r->t, &r->state, err));
-  RP_TRY(rp_trainer_write(&r->t, dir, err));
+  saving *s = ctx;
+  rp_training *r = s->r;
+  char room[PATH_ROOM];
+  RP_TRY(name_folder(s, dir, room, err));
+  RP_TRY(write_weights(r, dir, err));
+  RP_TRY(rp_trainer_write_index(&r->t, dir, err));
   RP_TRY(write_file(dir, "config.yaml", r->config_text, strlen(r->config_text), err));
   if (r->tokenizer)
     RP_TRY(write_file(dir, "tokenizer.model", r->tokenizer, r->tokenizer_bytes, err));
@@ -71,6 +105,21 @@ static rp_status fill(void *ctx, const char *dir, rp_error *err) {
   const rp_status st = rp_loop_state_write(path, &r->state, err);
   rp_free(path);
   return st;
+}
+
+/* Rank 0 makes the folder and, when all have written their parts, gives it its name. */
+static rp_status save_together(rp_training *r, rp_error *err) {
+  saving s = {r, false};
+  char room[PATH_ROOM] = "";
+  rp_status st = RP_OK;
+  if (r->rank == 0) {
+    st = rp_checkpoint_save(r->s.trainer.run_dir, r->state.step, fill, &s, err);
+    if (!s.named) name_folder(&s, "", room, NULL);
+  } else {
+    RP_TRY(name_folder(&s, "", room, err));
+    if (*room) st = write_weights(r, room, err);
+  }
+  return rp_comm_agree(r->comm, st, err);
 }
 
 static int64_t save_interval(const rp_training *r) {
@@ -91,7 +140,7 @@ static rp_status save(rp_training *r, rp_error *err) {
   const char *dir = r->s.trainer.run_dir;
   rp_metrics_sync(&r->metrics);
   r->state.seconds = r->before + t0 - r->began;
-  const rp_status st = rp_checkpoint_save(dir, r->state.step, fill, r, err);
+  const rp_status st = save_together(r, err);
   r->last_save = rp_now();
   if (st) return st;
   r->saved = true;
@@ -101,7 +150,7 @@ static rp_status save(rp_training *r, rp_error *err) {
                                    .of = r->t.S,
                                    .last = r->s.trainer.keep_last,
                                    .every = r->s.trainer.keep_every};
-  rp_checkpoint_prune(dir, &keep);
+  if (r->rank == 0) rp_checkpoint_prune(dir, &keep);
   tell_saved(r, r->save_seconds);
   return RP_OK;
 }
@@ -110,11 +159,17 @@ static rp_status save(rp_training *r, rp_error *err) {
 static void try_save(rp_training *r) {
   rp_error e = {0};
   if (!save(r, &e)) return;
+  r->save_failed = true;
+  if (r->rank) return;
   rp_log(RP_LOG_WARNING,
          "step %lld: no checkpoint could be saved (%s); training goes on, the "
          "former checkpoint is whole, and it is tried again at the next interval",
          (long long)r->state.step, e.text);
-  r->save_failed = true;
+}
+
+static bool clock_says(const rp_training *r) {
+  const double minutes = r->s.trainer.save_minutes;
+  return minutes > 0 && rp_now() - r->last_save >= 60 * minutes;
 }
 
 static bool time_to_save(const rp_training *r) {
@@ -122,7 +177,7 @@ static bool time_to_save(const rp_training *r) {
   if (!s->save_checkpoint) return false;
   if (r->state.step % save_interval(r) == 0) return true;
   if (s->keep_every > 0 && r->state.step % s->keep_every == 0) return true;
-  return s->save_minutes > 0 && rp_now() - r->last_save >= 60 * s->save_minutes;
+  return r->clock;
 }
 
 /* ---- metrics ---- */
@@ -160,10 +215,12 @@ static void write_metrics(rp_training *r, const rp_metrics *m) {
 /* What an interval of the log adds up. */
 typedef struct {
   int64_t tokens, steps;
-  double seconds;
+  double seconds, waited;
+  int slowest; /* of its last iteration */
 } interval;
 
-static void tell_log(const rp_training *r, const rp_metrics *m, double grad_norm1) {
+static void tell_log(const rp_training *r, const rp_metrics *m, double grad_norm1,
+                     const interval *in) {
   rp_train_event e = rp_training_event(r, RP_TRAIN_LOG);
   e.step = m->step;
   e.train_loss = m->train_loss;
@@ -177,6 +234,10 @@ static void tell_log(const rp_training *r, const rp_metrics *m, double grad_norm
   e.mfu = m->mfu;
   e.seconds = m->seconds;
   e.left = r->step_seconds * (double)(r->t.S - r->state.step);
+  if (r->ranks > 1 && in->seconds > 0) {
+    e.waiting = in->waited / in->seconds;
+    e.slowest = in->slowest;
+  }
   rp_training_tell(r, &e);
 }
 
@@ -206,23 +267,32 @@ static void tell_step(const rp_training *r, const rp_metrics *m, double grad_nor
   rp_training_tell(r, &e);
 }
 
-static void report_skips(const rp_training *r, const rp_step_result *x) {
+static void report_skips(const rp_training *r, const rp_step_result *x, const rp_together *all) {
+  char who[160] = "";
+  if (r->rank) return;
+  if (r->ranks > 1 && all->first_bad >= 0)
+    rp_snprintf(who, sizeof who, " on rank %d, %s", all->first_bad,
+                rp_comm_host(r->comm, all->first_bad));
   for (int i = 0; i < x->passes; i++) {
     if (!x->pass[i].skipped) continue;
     char at[512];
     rp_trainer_data_at(&r->t, at, sizeof at);
     rp_log(RP_LOG_WARNING,
-           "step %lld%s: the %s is not finite; this optimizer step is skipped "
+           "step %lld%s: the %s is not finite%s; this optimizer step is skipped "
            "(%lld so far; data: %s)",
            (long long)r->state.step - 1,
            x->passes == 1 ? ""
            : i == 0       ? ", sparse pass"
                           : ", dense pass",
-           isfinite(x->pass[i].loss) ? "gradient norm" : "loss", (long long)x->skipped, at);
+           isfinite(x->pass[i].loss) ? "gradient norm" : "loss", who, (long long)x->skipped, at);
   }
 }
 
-static rp_status too_many_skips(rp_training *r, rp_error *err) {
+static rp_status too_many_skips(rp_training *r, const rp_together *all, rp_error *err) {
+  char who[160] = "";
+  if (r->ranks > 1 && all->first_bad >= 0)
+    rp_snprintf(who, sizeof who, " (rank %d on %s)", all->first_bad,
+                rp_comm_host(r->comm, all->first_bad));
   char where[160] = "nothing was saved, since trainer.save_checkpoint is false";
   rp_error e = {0};
   if (r->s.trainer.save_checkpoint) {
@@ -233,25 +303,39 @@ static rp_status too_many_skips(rp_training *r, rp_error *err) {
   }
   return rp_fail(err, RP_FAIL,
                  "step %lld: %d optimizer steps in a row had a loss or gradient that "
-                 "is not finite; %s; lower optim.optimizer.lr, set trainer.gradient_clipping, or "
+                 "is not finite%s; %s; lower optim.optimizer.lr, set trainer.gradient_clipping, or "
                  "look at the data",
-                 (long long)r->state.step - 1, MOST_IN_A_ROW, where);
+                 (long long)r->state.step - 1, MOST_IN_A_ROW, who, where);
 }
 
 static void smooth(rp_training *r, double dt) {
   r->step_seconds = isfinite(r->step_seconds) ? 0.9 * r->step_seconds + 0.1 * dt : dt;
 }
 
+/* How the iteration went on all ranks. */
+static rp_status report(rp_training *r, const rp_step_result *x, double seconds, rp_together *all,
+                        rp_error *err) {
+  *all = (rp_together){
+      .stop = asked_here(r), .save = clock_says(r), .seconds = seconds, .waited = x->waited};
+  for (int i = 0; i < x->passes; i++)
+    if (!isfinite(r->t.mine[i].mean)) all->bad |= 1 << i;
+  RP_TRY(rp_together_report(r->comm, all, r->reports, err));
+  r->asked = r->asked || all->stop;
+  r->clock = all->save;
+  return RP_OK;
+}
+
 /* Runs iteration state.step; afterwards state.step counts it. */
 static rp_status iterate(rp_training *r, rp_metrics *m, double *grad_norm1, interval *in,
-                         rp_error *err) {
+                         rp_together *all, rp_error *err) {
   const int64_t step = r->state.step;
   rp_step_result x;
   *m = rp_metrics_none(step);
   m->lr = rp_sched_lr(&r->s.optim, step, r->t.S);
   if (r->in->step) r->in->step(r->in->ctx, &r->t, step, false);
   const double t0 = rp_now();
-  const rp_status st = rp_trainer_step(&r->t, m->lr, &x, err);
+  rp_status st = rp_trainer_step(&r->t, m->lr, &x, err);
+  if (!st) st = report(r, &x, rp_now() - t0, all, err);
   if (st) return rp_fail_at(err, "step %lld", (long long)step);
   const double dt = rp_now() - t0;
   if (r->in->step) r->in->step(r->in->ctx, &r->t, step, true);
@@ -264,11 +348,13 @@ static rp_status iterate(rp_training *r, rp_metrics *m, double *grad_norm1, inte
   in->tokens += tokens;
   in->steps++;
   in->seconds += dt;
+  in->waited += all->waited;
+  in->slowest = all->slowest;
   smooth(r, dt);
   name_results(&x, m, grad_norm1);
   m->tokens = r->state.tokens;
   tell_step(r, m, *grad_norm1, dt);
-  report_skips(r, &x);
+  report_skips(r, &x, all);
   return RP_OK;
 }
 
@@ -294,14 +380,15 @@ static rp_status validate(rp_training *r, rp_metrics *m, bool *stopped, rp_error
 }
 
 static void finish_line(rp_training *r, rp_metrics *m, double grad_norm1, interval *in) {
+  if (r->rank) return;
   if (in->seconds > 0) {
     m->tokens_per_second = (double)in->tokens / in->seconds;
     if (r->rate > 0) m->mfu = r->flops * (double)in->steps / in->seconds / r->rate;
   }
   m->seconds = r->before + rp_now() - r->began;
-  *in = (interval){0};
   write_metrics(r, m);
-  tell_log(r, m, grad_norm1);
+  tell_log(r, m, grad_norm1, in);
+  *in = (interval){0};
   rp_training_status(r, "running", NULL);
 }
 
@@ -350,13 +437,14 @@ rp_status rp_training_loop(rp_training *r, rp_error *err) {
   while (r->state.step < S) {
     rp_metrics m;
     double grad_norm1 = NAN;
-    RP_TRY(iterate(r, &m, &grad_norm1, &in, err));
+    rp_together all;
+    RP_TRY(iterate(r, &m, &grad_norm1, &in, &all, err));
     const bool last = r->state.step == S;
     const bool log = last || (every > 0 && m.step % every == 0);
     bool stop = asked_to_stop(r);
     if (r->state.in_a_row >= MOST_IN_A_ROW) {
       finish_line(r, &m, grad_norm1, &in);
-      return too_many_skips(r, err);
+      return rp_comm_agree(r->comm, too_many_skips(r, &all, err), err);
     }
     if (!stop && (last || (log && r->s.trainer.eval_when_log))) RP_TRY(validate(r, &m, &stop, err));
     if (log) finish_line(r, &m, grad_norm1, &in);

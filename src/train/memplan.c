@@ -17,20 +17,24 @@ static uint64_t largest_tensor(const rp_shape *s) {
   return (uint64_t)most * sizeof(float);
 }
 
-static uint64_t loader_bytes(const rp_settings *s) {
+static uint64_t loader_bytes(const rp_settings *s, int ranks) {
   /* On the device ids and labels of the whole iteration, on the host one micro-batch. */
   const uint64_t T = (uint64_t)s->train.T;
-  return 2 * sizeof(int32_t) * T * ((uint64_t)s->trainer.global_batch + (uint64_t)s->train.batch);
+  return 2 * sizeof(int32_t) * T *
+         ((uint64_t)(s->trainer.global_batch / ranks) + (uint64_t)s->train.batch);
 }
 
 static void add_up(rp_train_memory *m) {
   m->total = m->masters + m->copy + m->grads + m->optimizer + m->acts + m->work + m->scratch +
-             m->tables + m->loader + m->saving;
+             m->tables + m->loader + m->saving + m->gathered + m->comm;
 }
 
-static rp_status plan_on(rp_device *d, const rp_settings *s, rp_train_memory *out, rp_error *err) {
+static rp_status plan_on(rp_device *d, const rp_settings *s, int ranks, rp_train_memory *out,
+                         rp_error *err) {
   rp_status st = RP_OK;
   rp_shape shape = {0};
+  rp_layout lay = {0};
+  const bool parts = ranks > 1 && rp_shard_parts(s->trainer.shard);
   rp_net_bytes net;
   const rp_dtype real = rp_device_real(d);
   const rp_net_opts o = {.batch = s->train.batch,
@@ -40,7 +44,10 @@ static rp_status plan_on(rp_device *d, const rp_settings *s, rp_train_memory *ou
                          .recompute = s->trainer.recompute};
   RP_GO(rp_shape_make(&shape, &s->model, err));
   RP_GO(rp_net_plan(d, &s->model, &o, &net, err));
-  const rp_params_bytes p = rp_params_plan(&shape, real, s->trainer.dtype, true);
+  RP_GO(rp_layout_make(&lay, &shape, 0, parts ? ranks : 1, err));
+  const rp_params_bytes p = rp_params_plan(&lay, real, s->trainer.dtype, true);
+  const rp_spread_bytes x =
+      rp_spread_plan(&shape, &lay, s->trainer.shard, real, s->trainer.dtype, true);
   *out = (rp_train_memory){.masters = p.masters,
                            .copy = p.copy,
                            .grads = p.grads,
@@ -48,62 +55,66 @@ static rp_status plan_on(rp_device *d, const rp_settings *s, rp_train_memory *ou
                            .work = net.tmp,
                            .scratch = net.scratch,
                            .tables = net.tables,
-                           .loader = loader_bytes(s)};
-  out->optimizer = rp_optimizer_plan(&shape, real, s->optim.name);
+                           .loader = loader_bytes(s, ranks),
+                           .gathered = x.gathered + x.grads,
+                           .comm = rp_comm_bytes(ranks)};
+  out->optimizer = rp_optimizer_plan(&lay, real, s->optim.name);
   /* Written straight from pages of the heap that no buffer above shares. */
   out->saving = s->trainer.save_checkpoint ? largest_tensor(&shape) : 0;
   out->checkpoint =
       (uint64_t)shape.total * sizeof(float) * (s->optim.name == RP_OPT_SGD ? 2 : 3) + (1u << 16);
   add_up(out);
 fail:
+  rp_layout_free(&lay);
   rp_shape_free(&shape);
   return st;
 }
 
-rp_status rp_memplan_make(const rp_settings *s, rp_device_kind kind, rp_train_memory *out,
-                          rp_error *err) {
+rp_status rp_memplan_make(const rp_settings *s, rp_device_kind kind, int ranks,
+                          rp_train_memory *out, rp_error *err) {
   rp_device *d = NULL;
   *out = (rp_train_memory){0};
   RP_TRY(rp_device_open(&d, kind, err));
-  const rp_status st = plan_on(d, s, out, err);
+  const rp_status st = plan_on(d, s, ranks, out, err);
   rp_device_close(d);
   out->available = rp_memory_available();
   return st;
 }
 
 /* What the run would take with these two settings; UINT64_MAX when that cannot be told. */
-static uint64_t total_with(const rp_settings *s, rp_device_kind kind, bool recompute, int batch) {
+static uint64_t total_with(const rp_settings *s, rp_device_kind kind, int ranks, bool recompute,
+                           int batch) {
   rp_settings other = *s; /* shares what s owns; only numbers change */
   rp_train_memory m;
   other.trainer.recompute = recompute;
   other.train.batch = other.val.batch = batch;
-  return rp_memplan_make(&other, kind, &m, NULL) ? UINT64_MAX : m.total;
+  return rp_memplan_make(&other, kind, ranks, &m, NULL) ? UINT64_MAX : m.total;
 }
 
 /* The next smaller batch that divides the global one; 0: none. */
-static int smaller_batch(const rp_settings *s, int batch) {
+static int smaller_batch(const rp_settings *s, int ranks, int batch) {
   for (int b = batch - 1; b > 0; b--)
-    if (s->trainer.global_batch % b == 0) return b;
+    if (s->trainer.global_batch % (b * ranks) == 0) return b;
   return 0;
 }
 
-void rp_memplan_advice(const rp_settings *s, rp_device_kind kind, uint64_t available, char *out,
-                       size_t cap) {
+void rp_memplan_advice(const rp_settings *s, rp_device_kind kind, int ranks, uint64_t available,
+                       char *out, size_t cap) {
   char size[32];
   const int batch = s->train.batch;
   /* A smaller batch costs little speed, recomputation a third more work: but a batch of one row is
    * slow as well, so recomputation is named where it is enough. */
   if (!s->trainer.recompute) {
-    const uint64_t total = total_with(s, kind, true, batch);
+    const uint64_t total = total_with(s, kind, ranks, true, batch);
     rp_format_bytes(size, (double)total);
     if (total <= available) {
       rp_snprintf(out, cap, "trainer.recompute=true makes it fit (%s)", size);
       return;
     }
   }
-  for (int b = smaller_batch(s, batch); b > 0; b = smaller_batch(s, b)) {
+  for (int b = smaller_batch(s, ranks, batch); b > 0; b = smaller_batch(s, ranks, b)) {
     for (int recompute = s->trainer.recompute; recompute <= 1; recompute++) {
-      const uint64_t total = total_with(s, kind, recompute, b);
+      const uint64_t total = total_with(s, kind, ranks, recompute, b);
       if (total > available) continue;
       rp_format_bytes(size, (double)total);
       rp_snprintf(out, cap, "data.batch_size=%d%s makes it fit (%s)", b,
@@ -116,14 +127,14 @@ void rp_memplan_advice(const rp_settings *s, rp_device_kind kind, uint64_t avail
               "or a machine with more memory");
 }
 
-rp_status rp_memplan_check(const rp_settings *s, rp_device_kind kind, rp_error *err) {
+rp_status rp_memplan_check(const rp_settings *s, rp_device_kind kind, int ranks, rp_error *err) {
   rp_train_memory m;
   char want[32], have[32], advice[512];
-  RP_TRY(rp_memplan_make(s, kind, &m, err));
+  RP_TRY(rp_memplan_make(s, kind, ranks, &m, err));
   if (!m.available || m.total <= m.available) return RP_OK;
   rp_format_bytes(want, (double)m.total);
   rp_format_bytes(have, (double)m.available);
-  rp_memplan_advice(s, kind, m.available, advice, sizeof advice);
+  rp_memplan_advice(s, kind, ranks, m.available, advice, sizeof advice);
   return rp_fail(err, RP_NO_MEMORY, "this run takes %s of memory and %s are free; %s", want, have,
                  advice);
 }
@@ -146,7 +157,7 @@ static int64_t steps_of(const rp_settings *s, int shards, int per_share) {
 static rp_status fill(const rp_settings *s, rp_device_kind kind, int ranks, rp_train_plan *out,
                       rp_error *err) {
   rp_shape shape = {0};
-  RP_TRY(rp_memplan_make(s, kind, &out->memory, err));
+  RP_TRY(rp_memplan_make(s, kind, ranks, &out->memory, err));
   RP_TRY(rp_shape_make(&shape, &s->model, err));
   out->parameters = shape.total;
   rp_shape_free(&shape);
@@ -158,7 +169,7 @@ static rp_status fill(const rp_settings *s, rp_device_kind kind, int ranks, rp_t
   out->flops_per_step = rp_trainer_flops(s, s->trainer.global_batch / s->train.batch);
   out->fits = !out->memory.available || out->memory.total <= out->memory.available;
   if (!out->fits)
-    rp_memplan_advice(s, kind, out->memory.available, out->advice, sizeof out->advice);
+    rp_memplan_advice(s, kind, ranks, out->memory.available, out->advice, sizeof out->advice);
   rp_snprintf(out->run_dir, sizeof out->run_dir, "%s", s->trainer.run_dir);
   return RP_OK;
 }

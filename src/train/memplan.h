@@ -6,14 +6,14 @@
 #include "ops/device.h"
 #include "ratplus/train.h"
 
-/* Bytes by group; `available` too. Opens the device, allocates nothing on it. */
-rp_status rp_memplan_make(const rp_settings *s, rp_device_kind kind, rp_train_memory *out,
-                          rp_error *err);
+/* Bytes by group, of one of so many ranks; `available` too. Opens the device, allocates nothing on it. */
+rp_status rp_memplan_make(const rp_settings *s, rp_device_kind kind, int ranks,
+                          rp_train_memory *out, rp_error *err);
 /* The setting that would make a run fit that does not: recomputation, a smaller batch, or both. "No
  * setting" is said too. */
-void rp_memplan_advice(const rp_settings *s, rp_device_kind kind, uint64_t available, char *out,
-                       size_t cap);
+void rp_memplan_advice(const rp_settings *s, rp_device_kind kind, int ranks, uint64_t available,
+                       char *out, size_t cap);
 /* RP_NO_MEMORY with the sum, what there is, and the advice, when it does not fit. */
-rp_status rp_memplan_check(const rp_settings *s, rp_device_kind kind, rp_error *err);
+rp_status rp_memplan_check(const rp_settings *s, rp_device_kind kind, int ranks, rp_error *err);
 
 #endif

@@ -2,14 +2,11 @@
 
 #include "base/str.h"
 
-static int64_t group_elements(const rp_shape *s, int group) {
-  return group == RP_GROUP_MATRIX ? s->matrix : s->vector;
-}
-
 static int moments_of(rp_opt_name name) { return name == RP_OPT_SGD ? 1 : 2; }
 
-size_t rp_optimizer_plan(const rp_shape *s, rp_dtype real, rp_opt_name name) {
-  return (size_t)(s->matrix + s->vector) * (size_t)rp_dtype_bytes(real) * (size_t)moments_of(name);
+size_t rp_optimizer_plan(const rp_layout *l, rp_dtype real, rp_opt_name name) {
+  return (size_t)(l->local[0] + l->local[1]) * (size_t)rp_dtype_bytes(real) *
+         (size_t)moments_of(name);
 }
 
 static rp_status alloc_moments(rp_optimizer *o, rp_error *err) {
@@ -17,7 +14,7 @@ static rp_status alloc_moments(rp_optimizer *o, rp_error *err) {
   for (int which = 0; which < rp_optimizer_moments(o); which++) {
     for (int g = 0; g < 2; g++) {
       rp_tensor *t = which ? &o->v[g] : &o->m[g];
-      const size_t n = (size_t)group_elements(&o->p->shape, g);
+      const size_t n = (size_t)o->p->lay.local[g];
       t->dtype = real;
       RP_TRY(rp_device_alloc(o->p->dev, n * (size_t)rp_dtype_bytes(real), "optimizer state", &t->p,
                              err));
@@ -31,8 +28,8 @@ static rp_status upload_ranges(rp_optimizer *o, rp_error *err) {
   rp_range *r = rp_calloc((size_t)s->n, sizeof *r);
   if (!r) return rp_fail_memory(err, (size_t)s->n * sizeof *r, "the optimizer's range table");
   for (int i = 0; i < s->n; i++)
-    r[i] = (rp_range){.offset = s->p[i].offset,
-                      .n = s->p[i].rows * s->p[i].cols,
+    r[i] = (rp_range){.offset = o->p->lay.piece[i].at,
+                      .n = o->p->lay.piece[i].n,
                       .group = (int32_t)s->p[i].group,
                       .decay = o->o.weight_decay};
   rp_upload(o->p->q, o->range, r, (size_t)s->n * sizeof *r);
@@ -117,6 +114,7 @@ void rp_optimizer_step(rp_optimizer *o, double lr, rp_ptr loss) {
   make_ops(o, loss, &a);
   rp_upload(q, rp_ptr_add(o->ctl, offsetof(rp_ctl, lr)), &lr, sizeof lr);
   rp_op_sumsq(q, &a.sumsq);
+  if (o->sum) o->sum(o->sum_ctx, q, o->sums, o->ranges);
   rp_op_clip(q, &a.clip);
   rp_op_optim(q, &a.optim);
 }
@@ -130,19 +128,21 @@ const char *rp_optimizer_moment_name(const rp_optimizer *o, int which) {
   return which ? "exp_avg_sq" : "exp_avg";
 }
 
-static rp_tensor moment(const rp_optimizer *o, int which, const rp_param *t) {
-  return rp_tensor_at(which ? o->v[t->group] : o->m[t->group], t->offset);
-}
+rp_tensor *rp_optimizer_moment(rp_optimizer *o, int which) { return which ? o->v : o->m; }
 
 rp_status rp_optimizer_get(rp_optimizer *o, int which, const rp_param *t, float *out,
                            rp_error *err) {
-  rp_download_as(o->p->q, out, RP_F32, moment(o, which, t), t->rows * t->cols);
+  rp_piece x;
+  const rp_tensor from = rp_params_piece(o->p, rp_optimizer_moment(o, which), t, &x);
+  rp_download_as(o->p->q, out + x.from, RP_F32, from, x.n);
   return rp_wait(o->p->q, err);
 }
 
 rp_status rp_optimizer_set(rp_optimizer *o, int which, const rp_param *t, const float *in,
                            rp_error *err) {
-  rp_upload_as(o->p->q, moment(o, which, t), in, RP_F32, t->rows * t->cols);
+  rp_piece x;
+  const rp_tensor to = rp_params_piece(o->p, rp_optimizer_moment(o, which), t, &x);
+  rp_upload_as(o->p->q, to, in + x.from, RP_F32, x.n);
   return rp_wait(o->p->q, err);
 }
 
@@ -154,32 +154,6 @@ rp_status rp_optimizer_ctl_get(rp_optimizer *o, rp_ctl *ctl, rp_error *err) {
 rp_status rp_optimizer_ctl_set(rp_optimizer *o, const rp_ctl *ctl, rp_error *err) {
   rp_upload(o->p->q, o->ctl, ctl, sizeof *ctl);
   return rp_wait(o->p->q, err);
-}
-
-/* One moment as a source of tensors. */
-typedef struct {
-  rp_optimizer *o;
-  int which;
-} source;
-
-static rp_status pull(void *ctx, const rp_param *t, rp_dtype dtype, void *out, rp_error *err) {
-  const source *s = ctx;
-  rp_download_as(s->o->p->q, out, dtype, moment(s->o, s->which, t), t->rows * t->cols);
-  return rp_wait(s->o->p->q, err);
-}
-
-rp_status rp_optimizer_write(rp_optimizer *o, const char *path, rp_error *err) {
-  source from[2];
-  rp_tensor_set sets[2];
-  char prefix[2][32];
-  const int n = rp_optimizer_moments(o);
-  for (int i = 0; i < n; i++) {
-    from[i] = (source){o, i};
-    rp_snprintf(prefix[i], sizeof prefix[i], "%s.", rp_optimizer_moment_name(o, i));
-    sets[i] = (rp_tensor_set){
-        .shape = &o->p->shape, .prefix = prefix[i], .dtype = RP_F32, .pull = pull, .ctx = &from[i]};
-  }
-  return rp_safetensors_write_sets(path, sets, n, 0, err);
 }
 
 static int64_t largest(const rp_shape *s) {
@@ -201,6 +175,7 @@ rp_status rp_optimizer_read(rp_optimizer *o, const rp_store *s, rp_error *err) {
     const char *name = rp_optimizer_moment_name(o, which);
     for (int i = 0; i < shape->n; i++) {
       bool has = false;
+      if (!o->p->lay.piece[i].n) continue;
       RP_GO(rp_store_moment_f32(s, shape, &shape->p[i], name, host, &has, err));
       if (!has)
         RP_GO(rp_fail(err, RP_BAD_DATA,

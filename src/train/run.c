@@ -102,8 +102,8 @@ fail:
 static rp_status check_disk(const rp_training *r, rp_error *err) {
   rp_train_memory m;
   char want[32], have[32];
-  if (!r->s.trainer.save_checkpoint || r->s.trainer.max_epoch == 0) return RP_OK;
-  RP_TRY(rp_memplan_make(&r->s, r->kind, &m, err));
+  if (!r->s.trainer.save_checkpoint || r->s.trainer.max_epoch == 0 || r->rank) return RP_OK;
+  RP_TRY(rp_memplan_make(&r->s, r->kind, r->ranks, &m, err));
   const uint64_t disk = rp_disk_free(r->s.trainer.run_dir);
   if (!disk || disk >= 2 * m.checkpoint) return RP_OK;
   rp_format_bytes(want, 2 * (double)m.checkpoint);
@@ -119,6 +119,10 @@ static void this_cpu(char out[96]) {
 }
 
 static void notice_other_machine(const rp_training *r, const char *cpu, int threads) {
+  if (r->rank) return;
+  if (r->state.ranks && r->state.ranks != r->ranks)
+    rp_log(RP_LOG_NOTICE, "the checkpoint was made by %d ranks, these are %d: bits may differ",
+           r->state.ranks, r->ranks);
   if (!*r->state.cpu || !r->state.threads) return;
   if (strcmp(r->state.cpu, cpu) == 0 && r->state.threads == threads) return;
   rp_log(RP_LOG_NOTICE,
@@ -140,15 +144,16 @@ static rp_status check_state(const rp_training *r, const char *dir, rp_error *er
 /* Allocates and fills: from the checkpoint `dir`, or from pretrained weights, or at random. */
 static rp_status open_trainer(rp_training *r, const char *dir, rp_error *err) {
   const rp_trainer_settings *s = &r->s.trainer;
-  const int shards = r->state.shards > 0 ? r->state.shards : s->shards > 0 ? s->shards : 1;
+  const int shards = r->state.shards > 0 ? r->state.shards : s->shards > 0 ? s->shards : r->ranks;
   if (s->shards > 0 && shards != s->shards)
     return rp_fail(err, RP_USAGE, "data.shards=%d, but %s was saved with %d; leave data.shards out",
                    s->shards, dir, shards);
-  RP_TRY(rp_memplan_check(&r->s, r->kind, err));
+  RP_TRY(rp_memplan_check(&r->s, r->kind, r->ranks, err));
   RP_TRY(check_disk(r, err));
-  if (!r->in->no_rate && s->max_epoch > 0) r->rate = rp_trainer_product_rate(r->kind, s->dtype);
-  RP_TRY(rp_trainer_open(&r->t, &r->s, r->kind, shards, err));
-  r->flops = rp_trainer_flops(&r->s, r->t.accum);
+  if (!r->in->no_rate && s->max_epoch > 0)
+    r->rate = r->ranks * rp_trainer_product_rate(r->kind, s->dtype);
+  RP_TRY(rp_trainer_open(&r->t, &r->s, r->kind, shards, r->comm, err));
+  r->flops = rp_trainer_flops(&r->s, (int64_t)r->t.accum * r->ranks);
   if (dir) {
     RP_TRY(check_state(r, dir, err));
     RP_TRY(find_tokenizer(r, dir, err));
@@ -160,6 +165,7 @@ static rp_status open_trainer(rp_training *r, const char *dir, rp_error *err) {
 }
 
 static rp_status open_files(rp_training *r, rp_error *err) {
+  if (r->rank) return RP_OK;
   rp_status st = RP_OK;
   rp_error e = {0};
   const char *dir = r->s.trainer.run_dir;
@@ -180,20 +186,23 @@ static rp_status open_run(rp_training *r, rp_error *err) {
   rp_status st = RP_OK;
   char *dir = NULL;
   char cpu[96];
-  rp_checkpoint_clean(r->s.trainer.run_dir);
-  RP_GO(latest_state(r->s.trainer.run_dir, &dir, &r->state, err));
+  RP_GO(rp_comm_agree(r->comm, latest_state(r->s.trainer.run_dir, &dir, &r->state, err), err));
+  RP_GO(rp_together_same(r->comm, &r->s, r->c, dir ? r->state.step : -1, err));
   r->resumed = dir != NULL;
   if (!dir) r->state = (rp_loop_state){.val_loss = NAN, .val_loss_dense = NAN, .val_step = -1};
-  RP_GO(open_trainer(r, dir, err));
+  r->reports = rp_calloc(1, rp_together_bytes(r->comm) + 1);
+  RP_GO(rp_comm_agree(
+      r->comm, r->reports ? open_trainer(r, dir, err) : rp_fail_memory(err, 64, "reports"), err));
   if (r->state.tokens < 0)
     r->state.tokens = r->state.step * r->s.trainer.global_batch * r->s.train.T;
   this_cpu(cpu);
   notice_other_machine(r, cpu, rp_threads());
   rp_snprintf(r->state.cpu, sizeof r->state.cpu, "%s", cpu);
   r->state.threads = rp_threads();
+  r->state.ranks = r->ranks;
   r->state.of = r->t.S;
   r->before = r->state.seconds;
-  RP_GO(open_files(r, err));
+  RP_GO(rp_comm_agree(r->comm, open_files(r, err), err));
 fail:
   rp_free(dir);
   return st;
@@ -236,13 +245,34 @@ static void forget(const rp_training *r, bool made) {
   if (made) (void)rmdir(r->s.trainer.run_dir);
 }
 
+/* Rank 0's part of finding the place: folder, lock, whose run lies there. */
+static rp_status take_place(rp_training *r, rp_run_kind *kind, rp_error *err) {
+  const char *dir = r->s.trainer.run_dir;
+  if (r->rank) return RP_OK;
+  RP_TRY(rp_mkdirs(dir, err));
+  RP_TRY(rp_lock_take(&r->lock, dir, r->o->job, r->o->take_over, err));
+  RP_TRY(settle(r, kind, err));
+  if (*kind != RP_RUN_FINISHED) rp_checkpoint_clean(dir);
+  return RP_OK;
+}
+
+/* What rank 0 found holds for all. */
+static rp_status same_for_all(rp_training *r, int *value, rp_error *err) {
+  int64_t v = *value;
+  if (!r->comm) return RP_OK;
+  RP_TRY(rp_comm_host_run(r->comm, RP_COMM_BROADCAST, RP_I64, &v, &v, 1, 0, err));
+  *value = (int)v;
+  return RP_OK;
+}
+
 static rp_status in_place(rp_training *r, rp_train_result *out, rp_error *err) {
   rp_run_kind kind = RP_RUN_NEW;
   const char *dir = r->s.trainer.run_dir;
-  const bool there = rp_exists(dir);
-  RP_TRY(rp_mkdirs(dir, err));
-  rp_status st = rp_lock_take(&r->lock, dir, r->o->job, r->o->take_over, err);
-  if (!st) st = settle(r, &kind, err);
+  const bool there = r->rank || rp_exists(dir);
+  rp_status st = rp_comm_agree(r->comm, take_place(r, &kind, err), err);
+  int found = kind;
+  if (!st) st = same_for_all(r, &found, err);
+  kind = (rp_run_kind)found;
   if (!st && kind == RP_RUN_FINISHED) {
     report_finished(dir, out);
   } else if (!st) {
@@ -250,6 +280,8 @@ static rp_status in_place(rp_training *r, rp_train_result *out, rp_error *err) {
     st = open_run(r, err);
     const bool opened = !st;
     if (!st) st = train_here(r, err);
+    /* The others hear of it before this one tidies up. */
+    if (st && st != RP_STOPPED && r->comm) rp_comm_tell(r->comm, err->text);
     if (opened || !fresh) note_end(r, st, err, out);
   }
   rp_lock_drop(&r->lock);
@@ -259,17 +291,16 @@ static rp_status in_place(rp_training *r, rp_train_result *out, rp_error *err) {
 
 /* A run of another configuration, or a finished one, is told about before anything is touched: its
  * directory may be read-only, its lock may be held. */
-static rp_status look_first(const rp_training *r, rp_train_result *out, bool *done, rp_error *err) {
+static rp_status look_first(const rp_training *r, rp_train_result *out, int *done, rp_error *err) {
   rp_run_kind kind;
   char *diff = NULL;
   const char *dir = r->s.trainer.run_dir;
-  *done = false;
-  if (r->o->overwrite) return RP_OK;
+  if (r->o->overwrite || r->rank) return RP_OK;
   rp_status st = rp_run_look(dir, r->c, &kind, &diff, err);
   if (!st && kind == RP_RUN_DIFFERENT) st = rp_run_differs(dir, diff, err);
   if (!st && kind == RP_RUN_FINISHED) {
     report_finished(dir, out);
-    *done = true;
+    *done = 1;
   }
   rp_free(diff);
   return st;
@@ -281,6 +312,7 @@ static void close_training(rp_training *r) {
   rp_events_close(r->events);
   rp_free(r->config_text);
   rp_free(r->tokenizer);
+  rp_free(r->reports);
   rp_settings_free(&r->s);
 }
 
@@ -291,22 +323,27 @@ rp_status rp_train_with(const rp_config *c, const rp_train_opts *opts, const rp_
   rp_error own = {0};
   rp_train_opts defaults;
   const rp_train_inner none = {.device = -1};
-  bool done = false;
+  int done = 0;
   if (!result) result = &unread;
   if (!err) err = &own;
   rp_train_defaults(&defaults);
-  rp_training r = {.c = c,
-                   .o = opts ? opts : &defaults,
-                   .in = inner ? inner : &none,
-                   .lock = {.fd = -1},
-                   .metrics = {.fd = -1},
-                   .save_seconds = NAN,
-                   .step_seconds = NAN};
+  rp_training r = {
+      .c = c,
+      .o = opts ? opts : &defaults,
+      .in = inner ? inner : &none,
+      .comm = opts && rp_ranks_count(opts->ranks) > 1 ? rp_ranks_comm(opts->ranks) : NULL,
+      .rank = opts ? rp_ranks_rank(opts->ranks) : 0,
+      .ranks = opts ? rp_ranks_count(opts->ranks) : 1,
+      .lock = {.fd = -1},
+      .metrics = {.fd = -1},
+      .save_seconds = NAN,
+      .step_seconds = NAN};
   name_result(result, "");
-  RP_GO(rp_settings_read(&r.s, c, 1, err));
+  RP_GO(rp_comm_agree(r.comm, rp_settings_read(&r.s, c, r.ranks, err), err));
   name_result(result, r.s.trainer.run_dir);
-  RP_GO(check_settings(&r, err));
-  RP_GO(look_first(&r, result, &done, err));
+  RP_GO(rp_comm_agree(r.comm, check_settings(&r, err), err));
+  RP_GO(rp_comm_agree(r.comm, look_first(&r, result, &done, err), err));
+  RP_GO(same_for_all(&r, &done, err));
   if (!done) st = in_place(&r, result, err);
 fail:
   close_training(&r);

@@ -8,6 +8,7 @@
 #include "train/lock.h"
 #include "train/metrics.h"
 #include "train/rundir.h"
+#include "train/together.h"
 #include "train/trainer.h"
 
 /* What tests steer. */
@@ -25,6 +26,9 @@ typedef struct {
   const rp_train_inner *in;
   rp_settings s;
   rp_device_kind kind;
+  rp_comm *comm; /* NULL: alone. Files, metrics and news are rank 0's */
+  int rank, ranks;
+  void *reports; /* rp_together_bytes */
   rp_trainer t;
   rp_lock lock;
   rp_metrics_file metrics;
@@ -40,6 +44,8 @@ typedef struct {
   double save_seconds;            /* what the last save took; NaN */
   double step_seconds;            /* smoothed time of an iteration; NaN */
   bool save_failed, write_failed; /* warned already */
+  bool asked;                     /* some rank was asked to stop */
+  bool clock;                     /* rank 0's time to save has come */
   bool saved;                     /* a checkpoint of state.step is on disk */
 } rp_training;
 

@@ -1,0 +1,42 @@
+/* ratplus/ranks.h - several processes that train or evaluate together.
+ *
+ * Every process that a launcher started (mpirun, srun) joins once, does the same calls with the ranks
+ * in their options, and leaves. One thread's. What a launcher says stands in the environment, which
+ * the library does not read: the caller passes it on. */
+#ifndef RATPLUS_RANKS_H
+#define RATPLUS_RANKS_H
+
+#include "ratplus/base.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct rp_ranks rp_ranks;
+
+typedef struct {
+  size_t size;          /* sizeof this struct; filled by rp_ranks_defaults */
+  int count;            /* ranks that the launcher says; 0: as many as there are */
+  const char *launcher; /* what said so, for errors ("SLURM_STEP_NUM_TASKS"); NULL */
+  double deadline;      /* seconds after which a rank that does not answer ends the run; 0: 300 */
+  double rate,
+      latency; /* tests: bytes a second this rank may send, seconds a collective takes more */
+} rp_ranks_opts;
+RP_API void rp_ranks_defaults(rp_ranks_opts *o);
+
+/* Joins over MPI. RP_USAGE: a build without MPI, or MPI and launcher disagree on the number. */
+RP_API rp_status rp_ranks_join(const rp_ranks_opts *o, rp_ranks **out, rp_error *err);
+/* NULL: one rank. */
+RP_API int rp_ranks_rank(const rp_ranks *r);
+RP_API int rp_ranks_count(const rp_ranks *r);
+/* Whether results and errors are this rank's to print: rank 0, or after a failure the one that failed
+ * or found it. */
+RP_API int rp_ranks_speaks(rp_ranks *r);
+/* Waits for all ranks, unless something failed: then 1, and the process has to end by _exit. NULL is
+ * fine. */
+RP_API int rp_ranks_leave(rp_ranks *r);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

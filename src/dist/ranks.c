@@ -1,0 +1,54 @@
+/* ranks.c - ranks as callers see them. */
+#include "ratplus/ranks.h"
+
+#include "base/mem.h"
+#include "dist/comm.h"
+
+/* One thing for the public and for the rooms above. */
+struct rp_ranks {
+  rp_comm *comm;
+};
+
+void rp_ranks_defaults(rp_ranks_opts *o) { *o = (rp_ranks_opts){.size = sizeof *o}; }
+
+static rp_status check_count(const rp_ranks_opts *o, int found, rp_error *err) {
+  if (o->count <= 0 || o->count == found) return RP_OK;
+  return rp_fail(err, RP_USAGE,
+                 "%s says %d ranks and MPI says %d: under Slurm start with srun --mpi=pmix, else "
+                 "with the mpirun of the MPI this program was built with, or give --ranks 1",
+                 o->launcher ? o->launcher : "the launcher", o->count, found);
+}
+
+rp_status rp_ranks_join(const rp_ranks_opts *o, rp_ranks **out, rp_error *err) {
+  rp_status st = RP_OK;
+  const rp_comm_opts c = {.deadline = o->deadline, .rate = o->rate, .latency = o->latency};
+  *out = NULL;
+  rp_ranks *r = rp_calloc(1, sizeof *r);
+  if (!r) return rp_fail_memory(err, sizeof *r, "ranks");
+  RP_GO(rp_comm_open_mpi(&r->comm, &c, err));
+  RP_GO(check_count(o, rp_comm_size(r->comm), err));
+  *out = r;
+  return RP_OK;
+fail:
+  rp_ranks_leave(r);
+  return st;
+}
+
+rp_comm *rp_ranks_comm(rp_ranks *r) { return r ? r->comm : NULL; }
+int rp_ranks_rank(const rp_ranks *r) { return r ? rp_comm_rank(r->comm) : 0; }
+int rp_ranks_count(const rp_ranks *r) { return r ? rp_comm_size(r->comm) : 1; }
+
+int rp_ranks_speaks(rp_ranks *r) {
+  bool here = false;
+  if (!r) return 1;
+  return rp_comm_failure(r->comm, &here, NULL) ? here : rp_comm_rank(r->comm) == 0;
+}
+
+int rp_ranks_leave(rp_ranks *r) {
+  bool here;
+  if (!r) return 0;
+  const int broken = r->comm && rp_comm_failure(r->comm, &here, NULL) != RP_OK;
+  rp_comm_close(r->comm);
+  rp_free(r);
+  return broken;
+}
