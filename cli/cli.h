@@ -14,6 +14,7 @@
 
 #include "ratplus/base.h"
 #include "ratplus/config.h"
+#include "ratplus/ranks.h"
 
 /* --- the table ---------------------------------------------------------------------------- */
 
@@ -106,6 +107,21 @@ const cli_verb *cli_verb_find(const char *name);
     .name = "seed", .letter = 's', .type = CLI_INT, .value = "N", .fallback = "0", \
     .help = "seed of every random choice" \
   }
+#define CLI_FLAG_RANKS \
+  { \
+    .name = "ranks", .type = CLI_INT, .value = "N", \
+    .help = "how many ranks the launcher started; 1: this process is alone whatever it says" \
+  }
+#define CLI_FLAG_DEADLINE \
+  { \
+    .name = "deadline", .type = CLI_REAL, .value = "S", \
+    .help = "seconds after which a rank that does not answer ends all (default: 300)" \
+  }
+#define CLI_FLAG_LINK_RATE \
+  { \
+    .name = "link-rate", .type = CLI_REAL, .value = "GB/s", \
+    .help = "send no faster than this, to try out a slower network" \
+  }
 #define CLI_FLAGS_END \
   { .name = NULL }
 extern const char *const cli_dtypes[], *const cli_devices[];
@@ -188,5 +204,16 @@ void cli_args_free(cli_args *a);
 void cli_find_program_dir(char *buf, size_t size);
 /* Where the library's messages go: stderr, with colours on a terminal. */
 void cli_log(void *ctx, rp_log_level level, const char *line);
+
+/* --- ranks -------------------------------------------------------------------------------- */
+
+void cli_hush(bool on); /* cli_note says nothing: another rank does */
+/* Joins the ranks that --ranks or a launcher's variables tell of; *out NULL: alone. The verb has the
+ * flags ranks, deadline, link-rate. */
+int cli_ranks_join(const cli_args *a, rp_ranks **out);
+/* Prints the error where this rank is the one to; the exit code. */
+int cli_ranks_error(rp_ranks *r, const rp_error *err);
+/* Parts, and returns code; after a failure among ranks it ends the program with it. */
+int cli_ranks_leave(rp_ranks *r, int code);
 
 #endif

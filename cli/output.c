@@ -32,8 +32,12 @@ int cli_fail(rp_status status, const char *fmt, ...) {
   return cli_error(&err);
 }
 
+static bool hushed;
+void cli_hush(bool on) { hushed = on; }
+
 void cli_note(const char *fmt, ...) {
   va_list ap;
+  if (hushed) return;
   cli_progress_clear();
   va_start(ap, fmt);
   vfprintf(stderr, fmt, ap);

@@ -61,6 +61,8 @@ static void on_log(screen *s, const rp_train_event *e) {
   if (isfinite(e->grad_norm)) add(line, sizeof line, "  norm %.3g", e->grad_norm);
   add_rate(line, sizeof line, e->tokens_per_second);
   if (isfinite(e->mfu)) add(line, sizeof line, "  mfu %.0f%%", 100 * e->mfu);
+  if (isfinite(e->waiting))
+    add(line, sizeof line, "  waiting %.0f%% (slowest: rank %d)", 100 * e->waiting, e->slowest);
   add_left(line, sizeof line, e->left);
   if (e->skipped) add(line, sizeof line, "  skipped %lld", (long long)e->skipped);
   cli_note("%s", line);
@@ -119,33 +121,6 @@ static const char *job_name(char *out, size_t size) {
   return NULL;
 }
 
-static long count_of(const char *name) {
-  const char *text = getenv(name);
-  return text ? strtol(text, NULL, 10) : 0;
-}
-
-/* A launcher that starts several of us would have them train the same run. */
-static int check_launcher(const cli_args *a) {
-  const char *who = NULL;
-  long n = 0;
-  if (cli_has(a, "ranks")) {
-    if (cli_int(a, "ranks") == 1) return 0;
-    return cli_fail(RP_USAGE, "--ranks %lld: this build trains on one rank; give --ranks 1",
-                    (long long)cli_int(a, "ranks"));
-  }
-  if ((n = count_of("WORLD_SIZE")) > 1)
-    who = "WORLD_SIZE";
-  else if ((n = count_of("OMPI_COMM_WORLD_SIZE")) > 1)
-    who = "OMPI_COMM_WORLD_SIZE";
-  else if (getenv("SLURM_STEP_ID") && (n = count_of("SLURM_STEP_NUM_TASKS")) > 1)
-    who = "SLURM_STEP_NUM_TASKS";
-  if (!who) return 0;
-  return cli_fail(RP_USAGE,
-                  "%s says %ld ranks, and this build trains on one; start it without the "
-                  "launcher, or give --ranks 1",
-                  who, n);
-}
-
 /* The command line's words, and what --dtype stands for. */
 static int compose(const cli_args *a, rp_config **c) {
   char dtype[64];
@@ -183,16 +158,14 @@ static void print_result(const rp_train_result *r, bool json) {
   print_real("val_loss_dense ", r->val_loss_dense, "\n");
 }
 
-static int run(const cli_args *a) {
-  rp_config *c;
+static int train(const cli_args *a, rp_ranks *ranks) {
+  rp_config *c = NULL;
   rp_train_opts o;
   rp_train_result result;
   rp_error err = {0};
   char job[128];
   screen s = {0};
-  int code = check_launcher(a);
-  if (!code) code = cli_use_threads(a);
-  if (!code) code = compose(a, &c);
+  const int code = rp_ranks_agree(ranks, (rp_status)compose(a, &c));
   if (code) return code;
   cli_signals_catch();
   signal(SIGXFSZ, SIG_IGN); /* a file at its limit is a write that fails, not the end */
@@ -201,20 +174,29 @@ static int run(const cli_args *a) {
   o.take_over = cli_has(a, "take-over");
   o.device = cli_text(a, "device");
   o.job = job_name(job, sizeof job);
+  o.ranks = ranks;
   o.stop = cli_stop_flag();
   o.event = on_event;
   o.ctx = &s;
   const rp_status st = rp_train(c, &o, &result, &err);
   rp_config_free(c);
   cli_progress_end(&s.bar);
+  if (st && st != RP_STOPPED) return cli_ranks_error(ranks, &err);
+  if (!rp_ranks_speaks(ranks)) return st;
   if (!st) {
     if (result.was_finished) cli_note("run: %s, finished", result.run_dir);
     print_result(&result, cli_has(a, "json"));
     return 0;
   }
-  if (st != RP_STOPPED) return cli_error(&err);
   cli_note("ratplus: %s", err.text);
   return RP_STOPPED;
+}
+
+static int run(const cli_args *a) {
+  rp_ranks *ranks;
+  int code = cli_use_threads(a);
+  if (!code) code = cli_ranks_join(a, &ranks);
+  return code ? code : cli_ranks_leave(ranks, train(a, ranks));
 }
 
 static const cli_flag flags[] = {
@@ -222,7 +204,9 @@ static const cli_flag flags[] = {
      .type = CLI_SWITCH,
      .help = "move another run that lies in the run directory to NAME.old-N and start anew"},
     {.name = "take-over", .type = CLI_SWITCH, .help = "break the lock of a machine that is gone"},
-    {.name = "ranks", .type = CLI_INT, .value = "N", .help = "how many ranks train together"},
+    CLI_FLAG_RANKS,
+    CLI_FLAG_DEADLINE,
+    CLI_FLAG_LINK_RATE,
     CLI_FLAG_DTYPE,
     CLI_FLAG_DEVICE,
     CLI_FLAG_THREADS,
@@ -244,6 +228,10 @@ const cli_verb cli_verb_train = {
         "SIGTERM, SIGINT, SIGUSR1 and SIGHUP finish the iteration, save and exit 75; a second "
         "one ends the program at once.\n"
         "\n"
+        "Several ranks train together when mpirun or srun starts them, over MPI; "
+        "trainer.fsdp.sharding_strategy says what each keeps.\n"
+        "\n"
+        "  mpirun -n 2 ratplus train experiment=cpu/ratplus-tiny data_dir=tokens\n"
         "  ratplus train experiment=cpu/ratplus-tiny data_dir=tokens run_dir=runs/first\n"
         "  ratplus train experiment=cpu/adapt-tiny trainer.pretrained_path=runs/first \\\n"
         "    model.backbone.seq_cell.dilation_size=16 run_dir=runs/first-d16",

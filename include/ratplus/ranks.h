@@ -32,6 +32,8 @@ RP_API int rp_ranks_count(const rp_ranks *r);
 /* Whether results and errors are this rank's to print: rank 0, or after a failure the one that failed
  * or found it. */
 RP_API int rp_ranks_speaks(rp_ranks *r);
+/* Whether all may go on: RP_OK, or a status that is not, of the first rank that has one. */
+RP_API rp_status rp_ranks_agree(rp_ranks *r, rp_status st);
 /* Waits for all ranks, unless something failed: then 1, and the process has to end by _exit. NULL is
  * fine. */
 RP_API int rp_ranks_leave(rp_ranks *r);

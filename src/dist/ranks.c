@@ -44,6 +44,11 @@ int rp_ranks_speaks(rp_ranks *r) {
   return rp_comm_failure(r->comm, &here, NULL) ? here : rp_comm_rank(r->comm) == 0;
 }
 
+rp_status rp_ranks_agree(rp_ranks *r, rp_status st) {
+  rp_error err = {0};
+  return rp_comm_agree(rp_ranks_comm(r), st, &err);
+}
+
 int rp_ranks_leave(rp_ranks *r) {
   bool here;
   if (!r) return 0;

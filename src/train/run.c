@@ -265,6 +265,14 @@ static rp_status same_for_all(rp_training *r, int *value, rp_error *err) {
   return RP_OK;
 }
 
+/* From here on the error says which rank failed. */
+static rp_status tell_others(const rp_training *r, rp_status st, rp_error *err) {
+  bool here;
+  rp_comm_tell(r->comm, err->text);
+  rp_comm_failure(r->comm, &here, err);
+  return err->status = st;
+}
+
 static rp_status in_place(rp_training *r, rp_train_result *out, rp_error *err) {
   rp_run_kind kind = RP_RUN_NEW;
   const char *dir = r->s.trainer.run_dir;
@@ -281,7 +289,7 @@ static rp_status in_place(rp_training *r, rp_train_result *out, rp_error *err) {
     const bool opened = !st;
     if (!st) st = train_here(r, err);
     /* The others hear of it before this one tidies up. */
-    if (st && st != RP_STOPPED && r->comm) rp_comm_tell(r->comm, err->text);
+    if (st && st != RP_STOPPED && r->comm) st = tell_others(r, st, err);
     if (opened || !fresh) note_end(r, st, err, out);
   }
   rp_lock_drop(&r->lock);
