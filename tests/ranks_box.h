@@ -9,13 +9,16 @@
 
 #include "check.h"
 #include "dist/comm.h"
+#include "ratplus/ranks.h"
 
 typedef int (*box_rank_fn)(rp_comm *c);
 typedef struct {
   const char *name;
   box_rank_fn run;
-  rp_comm_opts opts;
+  double deadline, rate; /* of rp_ranks_opts; 0: as it is */
 } box_rank_case;
+
+CHECK_MAYBE static rp_ranks *box_joined; /* in a rank */
 
 CHECK_MAYBE static const char *box_rank_program;
 
@@ -54,17 +57,19 @@ CHECK_MAYBE static void box_rank_main(int argc, char **argv, const box_rank_case
   box_rank_program = argv[0];
   if (argc != 3 || strcmp(argv[1], "--rank")) return;
   for (size_t i = 0; i < n; i++) {
-    rp_comm *c;
+    rp_ranks_opts o;
     rp_error err = {0};
-    bool here;
     if (strcmp(cases[i].name, argv[2])) continue;
-    if (rp_comm_open_mpi(&c, &cases[i].opts, &err)) {
+    rp_ranks_defaults(&o);
+    o.deadline = cases[i].deadline;
+    o.rate = cases[i].rate;
+    if (rp_ranks_join(&o, &box_joined, &err)) {
       printf("%s\n", err.text);
       _exit(99);
     }
-    const int code = cases[i].run(c);
-    const bool broken = rp_comm_failure(c, &here, NULL) != RP_OK;
-    rp_comm_close(c);
+    rp_threads_set(1); /* as many ranks as cores: threads would only wait for each other */
+    const int code = cases[i].run(rp_ranks_comm(box_joined));
+    const int broken = rp_ranks_leave(box_joined);
     fflush(NULL);
     if (broken) _exit(code);
     exit(code);

@@ -199,10 +199,9 @@ static int told(rp_comm *c) {
 }
 
 static const box_rank_case ranks[] = {
-    {"sums", sums, {.rate = 0}},         {"others", others, {.rate = 0}},
-    {"queued", queued, {.rate = 0}},     {"counted", counted, {.rate = 0}},
-    {"limited", limited, {.rate = 4e6}}, {"silent", silent, {.deadline = 1}},
-    {"told", told, {.rate = 0}},
+    {"sums", sums, 0, 0},       {"others", others, 0, 0},     {"queued", queued, 0, 0},
+    {"counted", counted, 0, 0}, {"limited", limited, 0, 4e6}, {"silent", silent, 1, 0},
+    {"told", told, 0, 0},
 };
 
 /* ---- cases ---- */
