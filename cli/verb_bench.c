@@ -20,13 +20,15 @@ static int options(const cli_args *a, rp_bench_opts *o) {
   return cli_use_threads(a);
 }
 
+static const char *const strategies[] = {"FULL_SHARD", "SHARD_GRAD_OP", "NO_SHARD", NULL};
+
 static int print(char *text) {
   fputs(text, stdout);
   rp_free(text);
   return 0;
 }
 
-static int bench_train(const cli_args *a, const rp_bench_opts *o) {
+static int bench_here(const cli_args *a, const rp_bench_opts *o) {
   rp_error err = {0};
   rp_config *c = NULL;
   char *text = NULL;
@@ -38,7 +40,18 @@ static int bench_train(const cli_args *a, const rp_bench_opts *o) {
   }
   const rp_status st = rp_bench_train(c, o, &text, &err);
   rp_config_free(c);
-  return st ? cli_error(&err) : print(text);
+  if (st) return cli_ranks_error(o->ranks, &err);
+  if (rp_ranks_speaks(o->ranks)) return print(text);
+  rp_free(text);
+  return 0;
+}
+
+static int bench_train(const cli_args *a, rp_bench_opts *o) {
+  const char *how = cli_text(a, "shard");
+  for (int i = 0; how && i < 3; i++)
+    if (strcmp(how, strategies[i]) == 0) o->shard = i + 1;
+  const int code = cli_ranks_join(a, &o->ranks);
+  return code ? code : cli_ranks_leave(o->ranks, bench_here(a, o));
 }
 
 static int run(const cli_args *a) {
@@ -85,6 +98,14 @@ static const cli_flag flags[] = {
      .type = CLI_TEXT,
      .value = "LIST",
      .help = "train: patterns, separated by semicolons (default: 'D=1;D=64')"},
+    {.name = "shard",
+     .type = CLI_TEXT,
+     .value = "STRATEGY",
+     .choices = strategies,
+     .help = "train over ranks: what each keeps (default: the configuration's, or NO_SHARD)"},
+    CLI_FLAG_RANKS,
+    CLI_FLAG_DEADLINE,
+    CLI_FLAG_LINK_RATE,
     {.name = "device",
      .type = CLI_TEXT,
      .value = "DEVICE",

@@ -1,5 +1,6 @@
 /* ratplus eval: what a model loses on a text, pattern by pattern. */
 #include <math.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -88,9 +89,13 @@ static int eval_loss(const cli_args *a, rp_config *c, rp_eval_opts *o) {
   cli_progress_end(&bar);
   if (st == RP_STOPPED) {
     cli_note("ratplus: %s; no results", err.text);
-    return 128 + *cli_stop_flag();
+    return 128 + (*cli_stop_flag() ? *cli_stop_flag() : SIGTERM);
   }
-  if (st) return cli_error(&err);
+  if (st) return cli_ranks_error(o->ranks, &err);
+  if (!rp_ranks_speaks(o->ranks)) {
+    rp_eval_free(rows, n);
+    return 0;
+  }
   const char *label = cli_text(a, "label") ? cli_text(a, "label") : o->model ? o->model : "run";
   for (size_t i = 0; i < n && !o->n_patterns; i++) cli_note("pattern: %s", rows[i].pattern);
   if (cli_has(a, "json"))
@@ -101,7 +106,7 @@ static int eval_loss(const cli_args *a, rp_config *c, rp_eval_opts *o) {
   return 0;
 }
 
-static int run(const cli_args *a) {
+static int eval(const cli_args *a, rp_ranks *ranks) {
   rp_config *c = NULL;
   rp_eval_opts o;
   size_t n;
@@ -119,10 +124,17 @@ static int run(const cli_args *a) {
     o.words = words;
     o.n_words = n;
   }
+  o.ranks = ranks;
   code = eval_loss(a, c, &o);
   free(patterns);
   rp_config_free(c);
   return code;
+}
+
+static int run(const cli_args *a) {
+  rp_ranks *ranks;
+  const int code = cli_ranks_join(a, &ranks);
+  return code ? code : cli_ranks_leave(ranks, eval(a, ranks));
 }
 
 static const cli_flag flags[] = {
@@ -146,6 +158,9 @@ static const cli_flag flags[] = {
      .type = CLI_TEXT,
      .value = "NAME",
      .help = "what the results are called in JSON (default: the model's path)"},
+    CLI_FLAG_RANKS,
+    CLI_FLAG_DEADLINE,
+    CLI_FLAG_LINK_RATE,
     CLI_FLAG_DTYPE,
     CLI_FLAG_DEVICE,
     CLI_FLAG_THREADS,

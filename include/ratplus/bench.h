@@ -6,6 +6,7 @@
 #define RATPLUS_BENCH_H
 
 #include "ratplus/config.h"
+#include "ratplus/ranks.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -22,6 +23,10 @@ typedef struct {
   const char *patterns;
   /* kernel: "cpu" (default), "guard", or a level: "ref", "avx2", "avx512". */
   const char *device;
+  /* train: who shares the batch (NULL: alone), and 1 FULL_SHARD, 2 SHARD_GRAD_OP, 3 NO_SHARD; 0: the
+   * configuration's, or NO_SHARD. */
+  rp_ranks *ranks;
+  int shard;
 } rp_bench_opts;
 RP_API void rp_bench_defaults(rp_bench_opts *o);
 

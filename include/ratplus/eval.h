@@ -6,6 +6,7 @@
 
 #include <signal.h>
 #include "ratplus/config.h"
+#include "ratplus/ranks.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -23,6 +24,7 @@ typedef struct {
   int num_bytes;      /* per id in `data`; 0: FILE.json, else the model's configuration */
   const char *dtype;  /* "float32", "bfloat16"; NULL: the configuration's, else float32 */
   const char *device; /* "auto", "cpu", "cuda"; NULL: auto */
+  rp_ranks *ranks; /* who shares the batches; NULL: this process alone. Rows are the same on all */
   const volatile sig_atomic_t *stop;                     /* polled between batches; NULL: never */
   void (*progress)(void *ctx, int64_t done, int64_t of); /* batches over all patterns; NULL */
   void *ctx;

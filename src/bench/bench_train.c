@@ -6,6 +6,7 @@
 #include "bench/rate.h"
 #include "model/cost.h"
 #include "model/net.h"
+#include "model/spread.h"
 #include "train/optimizer.h"
 
 enum { MOST_STEPS = 1000, MOST_CASES = 32 };
@@ -19,21 +20,28 @@ typedef struct {
   double flops;   /* of a step */
   double rate;    /* products, FLOP/s */
   double loss;
+  double waited, busy, sent; /* of a step of this rank, over ranks: seconds, seconds, bytes */
 } row;
 
 typedef struct {
   rp_model_settings m;
   rp_optim_settings optim;
   double clip;
-  int batch, T;
+  int batch, T; /* batch: of all ranks together */
   bool recompute;
+  rp_shard shard;
+  rp_comm *comm; /* NULL: alone */
+  int ranks;
 } task;
+
+static int own_batch(const task *t) { return t->batch / t->ranks; }
 
 typedef struct {
   rp_device *d;
   rp_queue *q;
   rp_params params;
   rp_optimizer opt;
+  rp_spread *spread; /* NULL: alone */
   rp_net *net;
   rp_weights weights;
   rp_ptr ids, labels, loss;
@@ -41,6 +49,7 @@ typedef struct {
 
 static void rig_close(rig *g) {
   if (g->q) rp_wait(g->q, NULL);
+  rp_spread_close(g->spread);
   rp_net_close(g->net);
   rp_optimizer_close(&g->opt);
   rp_params_close(&g->params);
@@ -55,7 +64,7 @@ static void rig_close(rig *g) {
 }
 
 static rp_status upload_tokens(rig *g, const task *t, rp_error *err) {
-  const size_t n = (size_t)t->batch * (size_t)t->T;
+  const size_t n = (size_t)own_batch(t) * (size_t)t->T;
   int32_t *ids = rp_malloc(n, 2 * sizeof *ids);
   if (!ids) return rp_fail_memory(err, 2 * n * sizeof *ids, "random tokens");
   rp_rng r;
@@ -70,20 +79,29 @@ static rp_status upload_tokens(rig *g, const task *t, rp_error *err) {
 
 static rp_status rig_open(rig *g, const task *t, rp_dtype dtype, rp_error *err) {
   rp_status st = RP_OK;
-  const size_t n = (size_t)t->batch * (size_t)t->T * sizeof(int32_t);
+  const size_t n = (size_t)own_batch(t) * (size_t)t->T * sizeof(int32_t);
+  const bool parts = t->ranks > 1 && rp_shard_parts(t->shard);
   const rp_net_opts o = {
-      .batch = t->batch, .T = t->T, .dtype = dtype, .train = true, .recompute = t->recompute};
+      .batch = own_batch(t), .T = t->T, .dtype = dtype, .train = true, .recompute = t->recompute};
   *g = (rig){0};
   RP_GO(rp_device_open(&g->d, RP_DEVICE_CPU, err));
   RP_GO(rp_queue_open(&g->q, g->d, err));
   RP_GO(rp_device_alloc(g->d, n, "tokens", &g->ids, err));
   RP_GO(rp_device_alloc(g->d, n, "labels", &g->labels, err));
   RP_GO(rp_device_alloc(g->d, sizeof(rp_loss), "the loss", &g->loss, err));
-  RP_GO(rp_params_open(&g->params, g->q, &t->m, dtype, true, err));
+  RP_GO(rp_params_open_part(&g->params, g->q, &t->m, dtype, true, parts ? rp_comm_rank(t->comm) : 0,
+                            parts ? t->ranks : 1, err));
   RP_GO(rp_params_init(&g->params, 1, err));
   RP_GO(rp_optimizer_open(&g->opt, &g->params, &t->optim, t->clip, err));
   RP_GO(rp_net_open(&g->net, g->q, &t->m, &o, err));
   g->weights = rp_params_weights(&g->params);
+  if (t->ranks > 1) {
+    RP_GO(rp_spread_open(&g->spread, &g->params, t->comm, t->shard, true, err));
+    g->weights = rp_spread_weights(g->spread);
+    rp_spread_last(g->spread, true);
+    g->opt.sum = parts ? rp_spread_sum : NULL;
+    g->opt.sum_ctx = g->spread;
+  }
   RP_GO(upload_tokens(g, t, err));
   return RP_OK;
 fail:
@@ -92,21 +110,38 @@ fail:
 }
 
 static rp_status step(rig *g, const task *t, int plan, double *seconds, rp_error *err) {
-  const rp_pass p = {.batch = t->batch,
+  const rp_pass p = {.batch = own_batch(t),
                      .T = t->T,
                      .plan = plan,
                      .grad = true,
-                     .weight = 1,
+                     .weight = 1.0 / t->ranks,
                      .ids = g->ids,
                      .labels = g->labels,
                      .loss = g->loss};
   const double from = rp_now();
   rp_op_zero(g->q, &(rp_zero_args){g->loss, sizeof(rp_loss)});
   RP_TRY(rp_net_pass(g->net, &g->weights, &p, err));
+  if (g->spread) rp_spread_finish(g->spread);
   rp_optimizer_step(&g->opt, 1e-4, g->loss);
   RP_TRY(rp_wait(g->q, err));
   *seconds = rp_now() - from;
   return RP_OK;
+}
+
+/* Rank 0's clock says when all have enough. */
+static rp_status same_mind(const task *t, bool *more, rp_error *err) {
+  int64_t v = *more;
+  if (t->ranks == 1) return RP_OK;
+  RP_TRY(rp_comm_host_run(t->comm, RP_COMM_BROADCAST, RP_I64, &v, &v, 1, 0, err));
+  *more = v != 0;
+  return RP_OK;
+}
+
+static void note_traffic(row *r, rp_comm_stats a, rp_comm_stats b, int steps) {
+  r->waited = (b.waited - a.waited) / steps;
+  r->busy = (b.busy - a.busy) / steps;
+  r->sent = 0;
+  for (int k = 0; k < RP_COMM_KINDS; k++) r->sent += (double)(b.sent[k] - a.sent[k]) / steps;
 }
 
 /* A first step that is not timed, then steps until the time is used. */
@@ -123,10 +158,14 @@ static rp_status time_steps(rig *g, const task *t, const rp_bench_opts *o, row *
   rp_pats_free(&pats);
   if (st) return st;
   RP_TRY(step(g, t, plan, &took[0], err));
-  while (n < most && (o->steps > 0 || n < 2 || spent < seconds)) {
+  const rp_comm_stats before = t->comm ? rp_comm_counts(t->comm) : (rp_comm_stats){0};
+  for (bool more = true; more;) {
     RP_TRY(step(g, t, plan, &took[n], err));
     spent += took[n++];
+    more = n < most && (o->steps > 0 || n < 2 || spent < seconds);
+    RP_TRY(same_mind(t, &more, err));
   }
+  if (t->comm) note_traffic(r, before, rp_comm_counts(t->comm), n);
   rp_download(g->q, &loss, g->loss, sizeof loss);
   RP_TRY(rp_wait(g->q, err));
   r->seconds = rp_bench_median(took, n);
@@ -146,14 +185,14 @@ static rp_status bench_dtype(const task *t, const rp_bench_opts *o, row *rows, i
   RP_GO(rig_open(&g, t, rows[0].dtype, err));
   for (int i = 0; i < n; i++) RP_GO(time_steps(&g, t, o, &rows[i], err));
   RP_GO(rp_bench_product_rate(RP_DEVICE_CPU, rows[0].dtype, 2048, 1.5, &after, err));
-  for (int i = 0; i < n; i++) rows[i].rate = before > after ? before : after;
+  for (int i = 0; i < n; i++) rows[i].rate = t->ranks * (before > after ? before : after);
 fail:
   rig_close(&g);
   return st;
 }
 
 static rp_status default_task(task *t, rp_error *err) {
-  *t = (task){.batch = 4, .T = 1024, .clip = 1};
+  *t = (task){.batch = 4, .T = 1024, .clip = 1, .shard = RP_SHARD_NONE};
   t->m = (rp_model_settings){.N = 12,
                              .d = 768,
                              .f = 3072,
@@ -204,6 +243,20 @@ static rp_status dtype_of(const char *name, rp_dtype *t, rp_error *err) {
 
 /* ---- the report ---- */
 
+/* Share of the collectives' time that nobody waited for. */
+static double hidden(const row *r) { return r->busy > r->waited ? 1 - r->waited / r->busy : 0; }
+
+static void add_ranks(rp_str *b, const task *t, const row *rows, int n) {
+  static const char *const names[] = {"", "FULL_SHARD", "SHARD_GRAD_OP", "NO_SHARD", ""};
+  if (t->ranks == 1) return;
+  rp_str_addf(b, "%d ranks, %s; of rank 0, a step:\n", t->ranks, names[t->shard]);
+  rp_str_add(b, "dtype     pattern          sent MB  collectives s  waited s  hidden\n");
+  for (int i = 0; i < n; i++)
+    rp_str_addf(b, "%-9s %-14s %9.1f %14.3f %9.3f %6.0f%%\n", rp_dtype_name(rows[i].dtype),
+                rows[i].pattern, rows[i].sent * 1e-6, rows[i].busy, rows[i].waited,
+                100 * hidden(&rows[i]));
+}
+
 static void add_text(rp_str *b, const task *t, const row *rows, int n) {
   rp_str_addf(b, "%d layers, d=%d, %d heads of %d, V=%d, T=%d, batch %d; %s, %d threads\n", t->m.N,
               t->m.d, t->m.H, t->m.h, t->m.V, t->T, t->batch, rp_cpu()->name, rp_threads());
@@ -214,6 +267,7 @@ static void add_text(rp_str *b, const task *t, const row *rows, int n) {
                 r->pattern, r->tokens, r->seconds, r->flops / r->seconds * 1e-9, r->rate * 1e-9,
                 100 * r->flops / r->seconds / r->rate);
   }
+  add_ranks(b, t, rows, n);
 }
 
 static void add_json(rp_str *b, const task *t, const row *rows, int n) {
@@ -229,6 +283,11 @@ static void add_json(rp_str *b, const task *t, const row *rows, int n) {
                 "\"share\":%.4g,\"loss\":%.6g}",
                 i ? "," : "", rp_dtype_name(r->dtype), r->pattern, r->tokens, r->seconds, r->flops,
                 r->rate, r->flops / r->seconds / r->rate, r->loss);
+    if (t->ranks > 1) {
+      b->len--; /* the brace */
+      rp_str_addf(b, ",\"ranks\":%d,\"sent\":%.6g,\"collectives\":%.6g,\"waited\":%.6g}", t->ranks,
+                  r->sent, r->busy, r->waited);
+    }
   }
   rp_str_add(b, "]}\n");
 }
@@ -272,6 +331,16 @@ fail:
   return st;
 }
 
+/* The batch is shared out, so that one rank and many do the same work. */
+static rp_status bench_ranks(task *t, const rp_bench_opts *o, char **text, rp_error *err) {
+  t->ranks = rp_ranks_count(o->ranks);
+  t->comm = t->ranks > 1 ? rp_ranks_comm(o->ranks) : NULL;
+  if (o->shard) t->shard = (rp_shard)o->shard;
+  if (t->batch % t->ranks)
+    return rp_fail(err, RP_USAGE, "a batch of %d cannot be shared by %d ranks", t->batch, t->ranks);
+  return bench(t, o, text, err);
+}
+
 rp_status rp_bench_train(const rp_config *c, const rp_bench_opts *opts, char **text,
                          rp_error *err) {
   rp_bench_opts o;
@@ -282,13 +351,15 @@ rp_status rp_bench_train(const rp_config *c, const rp_bench_opts *opts, char **t
   if (c) {
     rp_settings s;
     RP_TRY(rp_settings_read(&s, c, 1, err));
-    t = (task){s.model, s.optim, s.trainer.clip, s.train.batch, s.train.T, s.trainer.recompute};
-    const rp_status st = bench(&t, &o, text, err);
+    t = (task){s.model,         s.optim,   s.trainer.clip,
+               s.train.batch,   s.train.T, s.trainer.recompute,
+               s.trainer.shard, NULL,      1};
+    const rp_status st = bench_ranks(&t, &o, text, err);
     rp_settings_free(&s);
     return st;
   }
   RP_TRY(default_task(&t, err));
-  const rp_status st = bench(&t, &o, text, err);
+  const rp_status st = bench_ranks(&t, &o, text, err);
   rp_pats_free(&t.m.pats);
   return st;
 }

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "dist/comm.h"
 #include "model/cost.h"
 #include "model/net.h"
 #include "ratplus/eval.h"
@@ -111,6 +112,20 @@ static void close_machine(machine *k) {
   rp_model_settings_free(&k->m);
 }
 
+/* The rank's own batches: every ranks-th. All are read, since a loader's draws go on. */
+static bool is_mine(const source *s, const rp_eval_opts *o) {
+  return s->at % rp_ranks_count(o->ranks) == rp_ranks_rank(o->ranks);
+}
+
+/* Losses of all ranks added up; a rank that failed or was stopped ends all. */
+static rp_status sum_ranks(const rp_eval_opts *o, rp_status st, rp_loss *loss, rp_error *err) {
+  rp_comm *c = rp_ranks_comm(o->ranks);
+  if (rp_ranks_count(o->ranks) == 1) return st;
+  RP_TRY(rp_comm_agree(c, st, err));
+  RP_TRY(rp_comm_host_run(c, RP_COMM_SUM, RP_F64, &loss->sum, &loss->sum, 1, 0, err));
+  return rp_comm_host_run(c, RP_COMM_SUM, RP_I64, &loss->labels, &loss->labels, 1, 0, err);
+}
+
 /* One walk over the source in one plan. */
 static rp_status walk(machine *k, source *s, int plan, const rp_eval_opts *o, int64_t done,
                       int64_t of, rp_loss *loss, rp_error *err) {
@@ -118,7 +133,9 @@ static rp_status walk(machine *k, source *s, int plan, const rp_eval_opts *o, in
   s->at = 0;
   while (s->at < s->batches) {
     int count;
+    const bool mine = is_mine(s, o);
     RP_TRY(next_batch(s, k->ids, k->labels, &count, err));
+    if (!mine) continue;
     const size_t bytes = (size_t)count * (size_t)s->T * sizeof(int32_t);
     rp_upload(k->q, k->dids, k->ids, bytes);
     rp_upload(k->q, k->dlabels, k->labels, bytes);
@@ -210,12 +227,12 @@ static void notice_untrained(const rp_eval_row *rows, size_t n) {
 static rp_status make_row(machine *k, source *s, const rp_pats *pats, const rp_eval_opts *o,
                           int64_t done, int64_t of, rp_eval_row *row, rp_error *err) {
   int plan;
-  rp_loss loss;
+  rp_loss loss = {0};
   row->pattern = rp_pats_format(pats);
   if (!row->pattern) return rp_fail_memory(err, 64, "a pattern");
   RP_TRY(rp_net_add_plan(k->net, pats, &plan, err));
   const double t0 = rp_now();
-  RP_TRY(walk(k, s, plan, o, done, of, &loss, err));
+  RP_TRY(sum_ranks(o, walk(k, s, plan, o, done, of, &loss, err), &loss, err));
   row->seconds = rp_now() - t0;
   row->trained = is_trained(pats, &k->m);
   row->tokens = loss.labels;
@@ -331,11 +348,9 @@ static rp_status check_pattern_known(const rp_store *s, const rp_eval_opts *o, r
                  rp_store_path(s));
 }
 
-static rp_status eval_file(const rp_eval_opts *o, rp_eval_row **rows, size_t *n, rp_error *err) {
+static rp_status open_windows(const rp_eval_opts *o, machine *k, source *s, rp_error *err) {
   rp_status st = RP_OK;
   rp_store *store = NULL;
-  machine k = {0};
-  source s = {0};
   told t;
   rp_dtype dtype;
   rp_device_kind kind;
@@ -344,8 +359,8 @@ static rp_status eval_file(const rp_eval_opts *o, rp_eval_row **rows, size_t *n,
   RP_GO(rp_trainer_device(o->device, &kind, err));
   RP_GO(rp_store_open(&store, o->model, err));
   RP_GO(check_pattern_known(store, o, err));
-  RP_GO(rp_store_model(store, o->words, o->n_words, &k.m, err));
-  RP_GO(what_is_told(store, o, &k.m, &t, err));
+  RP_GO(rp_store_model(store, o->words, o->n_words, &k->m, err));
+  RP_GO(what_is_told(store, o, &k->m, &t, err));
   RP_GO(dtype_of(o->dtype, t.dtype, &dtype, err));
   const int64_t T = o->seq_len > 0 ? o->seq_len : t.seq_len;
   if (T < 1 || T > 262144)
@@ -353,17 +368,24 @@ static rp_status eval_file(const rp_eval_opts *o, rp_eval_row **rows, size_t *n,
                   "the sequence length %lld is not within 1 and 262144; give "
                   "--seq-len",
                   (long long)T));
-  s.T = (int)T;
-  s.V = k.m.V;
-  s.eos = (int32_t)t.eos;
-  s.raw = rp_malloc((size_t)T + 1, sizeof *s.raw);
-  if (!s.raw) RP_GO(rp_fail_memory(err, ((size_t)T + 1) * sizeof *s.raw, "a window"));
-  RP_GO(open_file(&s, o, &t, err));
-  size_batches(&s);
-  RP_GO(open_machine(&k, kind, dtype, s.batch, s.T, store, err));
-  RP_GO(make_rows(&k, &s, o, false, rows, n, err));
+  s->T = (int)T;
+  s->V = k->m.V;
+  s->eos = (int32_t)t.eos;
+  s->raw = rp_malloc((size_t)T + 1, sizeof *s->raw);
+  if (!s->raw) RP_GO(rp_fail_memory(err, ((size_t)T + 1) * sizeof *s->raw, "a window"));
+  RP_GO(open_file(s, o, &t, err));
+  size_batches(s);
+  RP_GO(open_machine(k, kind, dtype, s->batch, s->T, store, err));
 fail:
   rp_store_close(store);
+  return st;
+}
+
+static rp_status eval_file(const rp_eval_opts *o, rp_eval_row **rows, size_t *n, rp_error *err) {
+  machine k = {0};
+  source s = {0};
+  rp_status st = rp_comm_agree(rp_ranks_comm(o->ranks), open_windows(o, &k, &s, err), err);
+  if (!st) st = make_rows(&k, &s, o, false, rows, n, err);
   close_machine(&k);
   close_source(&s);
   return st;
@@ -397,13 +419,11 @@ static rp_status copy_model(rp_model_settings *to, const rp_model_settings *from
   return add_copy(&l, &from->pats, err);
 }
 
-static rp_status eval_run(const rp_config *c, const rp_eval_opts *o, rp_eval_row **rows, size_t *n,
+static rp_status open_run(const rp_config *c, const rp_eval_opts *o, machine *k, source *s,
                           rp_error *err) {
   rp_status st = RP_OK;
   rp_settings x = {0};
   rp_store *store = NULL;
-  machine k = {0};
-  source s = {0};
   rp_dtype dtype;
   rp_device_kind kind;
   bool have = false;
@@ -423,15 +443,23 @@ static rp_status eval_run(const rp_config *c, const rp_eval_opts *o, rp_eval_row
                   "the run_dir= of a trained run",
                   path));
   RP_GO(rp_store_open(&store, path, err));
-  RP_GO(copy_model(&k.m, &x.model, err));
-  RP_GO(open_val(&s, &x, err));
-  RP_GO(open_machine(&k, kind, dtype, s.batch, s.T, store, err));
-  RP_GO(make_rows(&k, &s, o, true, rows, n, err));
+  RP_GO(copy_model(&k->m, &x.model, err));
+  RP_GO(open_val(s, &x, err));
+  RP_GO(open_machine(k, kind, dtype, s->batch, s->T, store, err));
 fail:
   rp_store_close(store);
+  if (have) rp_settings_free(&x);
+  return st;
+}
+
+static rp_status eval_run(const rp_config *c, const rp_eval_opts *o, rp_eval_row **rows, size_t *n,
+                          rp_error *err) {
+  machine k = {0};
+  source s = {0};
+  rp_status st = rp_comm_agree(rp_ranks_comm(o->ranks), open_run(c, o, &k, &s, err), err);
+  if (!st) st = make_rows(&k, &s, o, true, rows, n, err);
   close_machine(&k);
   close_source(&s);
-  if (have) rp_settings_free(&x);
   return st;
 }
 

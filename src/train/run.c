@@ -20,6 +20,10 @@ static rp_status check_settings(rp_training *r, rp_error *err) {
                    "trainer.pretrained_path is empty, and this experiment starts "
                    "from trained weights; give a model directory, a run or a .pth, or say "
                    "trainer.pretrained_path=none to start from scratch");
+  if (s->shard == RP_SHARD_HYBRID)
+    return rp_fail(err, RP_USAGE,
+                   "trainer.fsdp.sharding_strategy=HYBRID_SHARD (4) is not built; use FULL_SHARD "
+                   "(1), SHARD_GRAD_OP (2) or NO_SHARD (3)");
   RP_TRY(rp_trainer_device(r->o->device ? r->o->device : s->device, &r->kind, err));
   if (r->in->device >= 0) r->kind = (rp_device_kind)r->in->device;
   return RP_OK;
