@@ -220,52 +220,7 @@ static void swaps_leave_keys_behind(void **state) {
 
 /* --- patterns ----------------------------------------------------------------------------- */
 
-static void same_pats(const rp_pats *a, const rp_pats *b) {
-  assert_true(a->layers == b->layers && a->kv_heads == b->kv_heads);
-  assert_memory_equal(a->at, b->at, (size_t)a->layers * (size_t)a->kv_heads * sizeof *a->at);
-}
-
-static void pattern_forms(void **state) {
-  (void)state;
-  static const struct {
-    const char *text, *shortest;
-    int layer, head;
-    rp_pat want;
-  } cases[] = {
-      {"D=16,W=256,I=4", "D=16,W=256,I=4", 23, 15, {16, 256, 4}},
-      {"W=256", "W=256", 0, 0, {1, 256, 0}},
-      {"D=1", "D=1", 3, 3, {1, 0, 0}},
-      {"D=1,W=0", "D=1", 3, 3, {1, 0, 0}},
-      {"D=[1,64]*12", "D=[1,64]*12", 3, 0, {64, 0, 0}},
-      {"D=[1,64]*12,W=8", "D=[1,64]*12,W=8", 2, 0, {1, 8, 0}},
-      {"D={1:4,64:12}", "D=1x4+64x12", 0, 3, {1, 0, 0}},
-      {"D={1:4,64:12}", "D=1x4+64x12", 23, 4, {64, 0, 0}},
-      {"D=1x4+64x12,I=2", "D=1x4+64x12,I=2", 7, 15, {64, 0, 2}},
-      {" D = 4", NULL, 0, 0, {0, 0, 0}},
-      {"D=-1,W=7", "D=-1,W=7", 1, 1, {-1, 7, 0}},
-      {"D=[{1:4,64:12},1]", NULL, 0, 0, {0, 0, 0}},
-      {"D=[1]*24", "D=1", 0, 0, {1, 0, 0}},
-      {"D=64x16", "D=64", 0, 0, {64, 0, 0}},
-  };
-  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-    rp_error err = {0};
-    rp_pats p;
-    const rp_status st = rp_pats_parse(&p, cases[i].text, 24, 16, &err);
-    if (!cases[i].shortest) {
-      assert_int_equal(st, RP_USAGE);
-      continue;
-    }
-    check_ok(st, err);
-    const rp_pat got = rp_pats_get(&p, cases[i].layer, cases[i].head);
-    assert_memory_equal(&got, &cases[i].want, sizeof got);
-    char *text = rp_pats_format(&p);
-    assert_string_equal(text, cases[i].shortest);
-    rp_free(text);
-    rp_pats_free(&p);
-  }
-}
-
-/* The same forms as values of a configuration. */
+/* The forms of patterns (test_config_pattern.c) as values of a configuration. */
 static void patterns_in_a_configuration(void **state) {
   (void)state;
   box_needs_yaml();
@@ -273,8 +228,8 @@ static void patterns_in_a_configuration(void **state) {
                                          {"[1,64,1,64]", "D=[1,64]*2"},
                                          {"1x1+64x3", "D=1x1+64x3"},
                                          {"{1:1,64:3}", "D=1x1+64x3"},
-                                         {"[{1:1,64:3},1,1,1x4]", "D=[[1,64,64,64],1,1,1]"},
-                                         {"${eval:\"[1,[2,2,2,3]]*2\"}", "D=[1,[2,2,2,3]]*2"}};
+                                         {"[{1:1,64:3},1,1,1x4]", "D=[1x1+64x3,1,1,1]"},
+                                         {"${eval:\"[1,[2,2,2,3]]*2\"}", "D=[1,2x3+3x1]*2"}};
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     rp_error err = {0};
     rp_settings s;
@@ -298,69 +253,6 @@ static void no_id_may_be_ignored(void **state) {
   assert_int_equal(s.train.ignore_input, INT32_MIN);
   assert_int_equal(s.val.ignore_input, 2);
   rp_settings_free(&s);
-}
-
-static void bad_patterns_get_a_sentence(void **state) {
-  (void)state;
-  static const char *const cases[][2] = {
-      {"", "an empty item"},
-      {"D", "a pattern is"},
-      {"X=1", "a pattern is"},
-      {"D=0", "at least 1"},
-      {"D=-2", "no integer from -1"},
-      {"D=-1", "sees nothing"},
-      {"D=1,D=2", "twice"},
-      {"D=64:12", "quote the pattern"},
-      {"D=1.5", "no integer"},
-      {"D=x", "runs of heads"},
-      {"D=1x4", "add up to 4 heads, the model has 2"},
-      {"D=1x1+2x", "runs of heads"},
-      {"D=[1,2,3]", "3 entries and the model 4 layers"},
-      {"D={1:3}", "add up to 3"},
-      {"D={1:0,2:2}", "at least 1"},
-      {"D={a:2}", "no integer"},
-      {"W=-1", "at least 0"},
-      {"topk=16,block=64", "not in this version"},
-      {"D=[1,2", "expected"},
-      {"D=99999999999", "no integer"},
-      {"D=[1,64]*100000", "too long"},
-      {"D=1,,W=2", "an empty item"},
-      {"D=1x2000000000000", "runs of heads"},
-  };
-  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-    rp_error err = {0};
-    rp_pats p;
-    check_fails(rp_pats_parse(&p, cases[i][0], 4, 2, &err), RP_USAGE, err, cases[i][1]);
-  }
-}
-
-/* Whatever the heads and layers see, its text reads back to the same. */
-static void text_of_a_pattern_reads_back(void **state) {
-  (void)state;
-  rp_rng r = check_rng(1);
-  for (int round = 0; round < 500; round++) {
-    rp_error err = {0};
-    rp_pats a, b;
-    const int layers = check_pick(&r, 1, 6), heads = check_pick(&r, 1, 5);
-    const bool by_layer = check_pick(&r, 0, 1), by_head = check_pick(&r, 0, 1);
-    check_ok(rp_pats_uniform(&a, (rp_pat){check_pick(&r, 1, 3), 0, 0}, layers, heads, &err), err);
-    for (int i = 0; i < layers * heads; i++) {
-      const int l = i / heads, k = i % heads;
-      if ((by_layer || l == 0) && (by_head || k == 0)) {
-        const int D = check_pick(&r, 0, 3);
-        a.at[i] = (rp_pat){D ? D : -1, check_pick(&r, 0, 2), check_pick(&r, D ? 0 : 1, 2)};
-      } else {
-        a.at[i] = a.at[(by_layer ? l : 0) * heads + (by_head ? k : 0)];
-      }
-    }
-    char *text = rp_pats_format(&a);
-    assert_non_null(text);
-    check_ok(rp_pats_parse(&b, text, layers, heads, &err), err);
-    same_pats(&a, &b);
-    rp_free(text);
-    rp_pats_free(&a);
-    rp_pats_free(&b);
-  }
 }
 
 /* --- runs --------------------------------------------------------------------------------- */
@@ -498,11 +390,8 @@ static const struct CMUnitTest tests[] = {cmocka_unit_test(the_command_of_the_re
                                           cmocka_unit_test(left_out_keys_take_defaults),
                                           cmocka_unit_test(loose_words_describe_a_model),
                                           cmocka_unit_test(swaps_leave_keys_behind),
-                                          cmocka_unit_test(pattern_forms),
                                           cmocka_unit_test(patterns_in_a_configuration),
                                           cmocka_unit_test(no_id_may_be_ignored),
-                                          cmocka_unit_test(bad_patterns_get_a_sentence),
-                                          cmocka_unit_test(text_of_a_pattern_reads_back),
                                           cmocka_unit_test(long_lists_are_hashed_in_the_name),
                                           cmocka_unit_test(what_makes_a_run_different),
                                           cmocka_unit_test(written_and_read_again),

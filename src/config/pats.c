@@ -1,9 +1,7 @@
-/* D, W and I of every layer and head: out of values of a configuration, out of pattern text, and
- * back to the shortest text. */
-#include <stdlib.h>
+/* D, W and I of every layer and head: out of values of a configuration or a pattern's text
+ * (pat_text.c), and back to the shortest text. */
 #include <string.h>
 
-#include "config/interp.h"
 #include "config/typed.h"
 
 #define PAT_MOST (1 << 30)
@@ -65,214 +63,135 @@ rp_status rp_pats_uniform(rp_pats *out, rp_pat one, int layers, int kv_heads, rp
 
 /* --- values ------------------------------------------------------------------------------- */
 
-static rp_status one_value(const rp_node *n, const char *what, int32_t *out, rp_error *err) {
-  if (n->kind != RP_NODE_INT || n->integer < -1 || n->integer > PAT_MOST) {
+rp_status rp_pat_value_check(char which, int64_t v, rp_error *err) {
+  const bool fits = v <= PAT_MOST && v >= (which == 'D' ? -1 : 0) && !(which == 'D' && v == 0);
+  if (fits) return RP_OK;
+  if (v < -1 || v > PAT_MOST)
+    return rp_fail(err, RP_USAGE, "%lld is no integer from -1 to 2^30", (long long)v);
+  if (which == 'D')
+    return rp_fail(err, RP_USAGE, "D is at least 1, or -1 for no dilated tokens");
+  return rp_fail(err, RP_USAGE, "%c is at least 0", which);
+}
+
+void rp_pats_lay(rp_pats *p, char which, const int32_t *values) {
+  for (int i = 0; i < p->layers * p->kv_heads; i++) {
+    rp_pat *a = &p->at[i];
+    *(which == 'D' ? &a->D : which == 'W' ? &a->W : &a->I) = values[i];
+  }
+}
+
+/* What the values of one part are for, and where an error points. */
+typedef struct {
+  char which;
+  int layers, kv_heads, layer; /* layer -1: all of them */
+  const rp_node **where;
+  rp_error *err;
+} reading;
+
+static rp_status bad(const reading *r, const rp_node *at, const char *fmt, ...) RP_PRINTF(3, 4);
+static rp_status bad(const reading *r, const rp_node *at, const char *fmt, ...) {
+  va_list ap;
+  char why[512];
+  va_start(ap, fmt);
+  rp_vsnprintf(why, sizeof why, fmt, ap);
+  va_end(ap);
+  *r->where = at;
+  if (r->layer < 0) return rp_fail(r->err, RP_USAGE, "%s", why);
+  return rp_fail(r->err, RP_USAGE, "layer %d: %s", r->layer, why);
+}
+
+static rp_status one_value(const reading *r, const rp_node *n, int32_t *out) {
+  rp_error why = {0};
+  if (n->kind != RP_NODE_INT) {
     rp_str b = {0};
     rp_node_text(n, &b);
-    rp_status st =
-        rp_fail(err, RP_USAGE, "%s: %s is no integer from -1 to 2^30", what, b.s ? b.s : "");
+    const rp_status st = bad(r, n, "%.60s is no integer from -1 to 2^30", b.s ? b.s : "");
     rp_str_free(&b);
     return st;
   }
+  if (rp_pat_value_check(r->which, n->integer, &why)) return bad(r, n, "%s", why.text);
   *out = (int32_t)n->integer;
   return RP_OK;
 }
 
 /* {1: 4, 64: 12}: the first 4 heads 1, the next 12 heads 64. */
-static rp_status head_counts(const rp_node *n, int kv_heads, int32_t *out, const char *what,
-                             rp_error *err) {
-  int64_t at = 0;
+static rp_status head_counts(const reading *r, const rp_node *n, int32_t *out) {
+  int64_t at = 0, sum = 0;
   for (const rp_node *c = n->child; c; c = c->next) {
-    int64_t value;
-    if (!rp_parse_i64(c->key, &value) || value < -1 || value > PAT_MOST) {
-      return rp_fail(err, RP_USAGE, "%s: %s in {value: heads, ...} is no integer from -1 to 2^30",
-                     what, c->key);
-    }
-    if (c->kind != RP_NODE_INT || c->integer < 1) {
-      return rp_fail(err, RP_USAGE, "%s: {%s: ...} needs a count of heads, at least 1", what,
-                     c->key);
-    }
-    for (int64_t i = 0; i < c->integer && at < kv_heads; i++) out[at++] = (int32_t)value;
-    if (c->integer > kv_heads) at = (int64_t)kv_heads + 1;
-  }
-  int64_t sum = 0;
-  for (const rp_node *c = n->child; c; c = c->next) {
+    int64_t v;
+    rp_error why = {0};
+    if (!rp_parse_i64(c->key, &v))
+      return bad(r, n, "%.40s in {value:heads, ...} is no integer from -1 to 2^30", c->key);
+    if (rp_pat_value_check(r->which, v, &why)) return bad(r, n, "%s", why.text);
+    if (c->kind != RP_NODE_INT || c->integer < 1)
+      return bad(r, c, "{%.40s: ...} needs a count of heads, at least 1", c->key);
+    for (int64_t i = 0; i < c->integer && at < r->kv_heads; i++) out[at++] = (int32_t)v;
     sum = sum > PAT_MOST || c->integer > PAT_MOST ? PAT_MOST : sum + c->integer;
   }
-  if (sum != kv_heads) {
-    return rp_fail(err, RP_USAGE,
-                   "%s: the counts add up to %lld heads, the model has %d key-value heads", what,
-                   (long long)sum, kv_heads);
-  }
-  return RP_OK;
+  if (sum == r->kv_heads) return RP_OK;
+  return bad(r, n, "the counts add up to %lld heads, the model has %d key-value heads",
+             (long long)sum, r->kv_heads);
 }
 
-/* 1x4+64x12: the same without braces. */
-static rp_status head_runs(const char *s, int kv_heads, int32_t *out, const char *what,
-                           rp_error *err) {
-  int64_t at = 0;
-  for (const char *p = s;;) {
-    char *end;
-    const long value = strtol(p, &end, 10);
-    if (end == p || *end != 'x' || value < -1 || value > PAT_MOST) break;
-    p = end + 1;
-    const long times = strtol(p, &end, 10);
-    if (end == p || times < 1 || times > PAT_MOST) break;
-    for (long i = 0; i < times && at + i < kv_heads; i++) out[at + i] = (int32_t)value;
-    at += times;
-    if (!*end && at == kv_heads) return RP_OK;
-    if (!*end) {
-      return rp_fail(err, RP_USAGE,
-                     "%s: the runs add up to %lld heads, the model has %d key-value "
-                     "heads",
-                     what, (long long)at, kv_heads);
-    }
-    if (*end != '+') break;
-    p = end + 1;
-  }
-  return rp_fail(err, RP_USAGE,
-                 "%s: %s: write an integer, a list, or runs of heads VALUExHEADS+..., "
-                 "as in 1x4+64x12",
-                 what, s);
-}
+/* A text in a configuration: 1x4+64x12 and the other forms of pattern text. */
+static rp_status text_values(const reading *r, const rp_node *n, int32_t *out);
 
-static rp_status layer_values(const rp_node *n, int kv_heads, int32_t *out, const char *what,
-                              rp_error *err) {
-  if (n->kind == RP_NODE_STRING) return head_runs(n->string, kv_heads, out, what, err);
-  if (n->kind == RP_NODE_MAP) return head_counts(n, kv_heads, out, what, err);
+static rp_status layer_values(const reading *r, const rp_node *n, int32_t *out) {
+  if (n->kind == RP_NODE_STRING) return text_values(r, n, out);
+  if (n->kind == RP_NODE_MAP) return head_counts(r, n, out);
   if (n->kind == RP_NODE_LIST) {
-    if (n->count != (size_t)kv_heads) {
-      return rp_fail(err, RP_USAGE,
-                     "%s: a layer's list has %zu entries, the model has %d key-value "
-                     "heads",
-                     what, n->count, kv_heads);
-    }
+    if (n->count != (size_t)r->kv_heads)
+      return bad(r, n,
+                 "its list has %zu entries, the model has %d key-value heads; write one for "
+                 "each, or runs of heads, as in 1x4+64x12",
+                 n->count, r->kv_heads);
     int k = 0;
-    for (const rp_node *c = n->child; c; c = c->next) RP_TRY(one_value(c, what, &out[k++], err));
+    for (const rp_node *c = n->child; c; c = c->next) RP_TRY(one_value(r, c, &out[k++]));
     return RP_OK;
   }
-  RP_TRY(one_value(n, what, &out[0], err));
-  for (int k = 1; k < kv_heads; k++) out[k] = out[0];
+  RP_TRY(one_value(r, n, &out[0]));
+  for (int k = 1; k < r->kv_heads; k++) out[k] = out[0];
   return RP_OK;
 }
 
-rp_status rp_pat_values(const rp_node *n, int layers, int kv_heads, int32_t *out, const char *what,
-                        rp_error *err) {
+static rp_status text_values(const reading *r, const rp_node *n, int32_t *out) {
+  rp_error why = {0};
+  rp_node *value;
+  rp_tree *t = rp_tree_new();
+  if (!t) return rp_fail_memory(r->err, sizeof *n, "a pattern");
+  rp_status st = rp_pat_read_value(t, n->string, r->which, &value, &why);
+  if (st) {
+    st = st == RP_USAGE ? bad(r, n, "%s", why.text) : rp_fail(r->err, st, "%s", why.text);
+  } else if (value->kind == RP_NODE_LIST && r->layer < 0) {
+    st = bad(r, n, "write a list as one, without quotes around it");
+  } else {
+    st = layer_values(r, value, out);
+    *r->where = n; /* the value goes with its tree */
+  }
+  rp_tree_free(t);
+  return st;
+}
+
+rp_status rp_pat_values(const rp_node *n, char which, int layers, int kv_heads, int32_t *out,
+                        const rp_node **where, rp_error *err) {
+  reading r = {which, layers, kv_heads, -1, where, err};
   if (n->kind != RP_NODE_LIST) {
-    RP_TRY(layer_values(n, kv_heads, out, what, err));
+    RP_TRY(layer_values(&r, n, out));
     for (int l = 1; l < layers; l++) {
       memcpy(out + (size_t)l * (size_t)kv_heads, out, (size_t)kv_heads * sizeof *out);
     }
     return RP_OK;
   }
-  if (n->count != (size_t)layers) {
-    return rp_fail(err, RP_USAGE,
-                   "%s: the list has %zu entries and the model %d layers; write one "
-                   "entry per layer (one per head: {value:heads,...})",
-                   what, n->count, layers);
-  }
+  if (n->count != (size_t)layers)
+    return bad(&r, n,
+               "the list has %zu entries and the model %d layers; write one entry per layer, "
+               "or runs of heads, as in 1x4+64x12, for every layer alike",
+               n->count, layers);
   for (const rp_node *c = n->child; c; c = c->next, out += kv_heads) {
-    RP_TRY(layer_values(c, kv_heads, out, what, err));
+    r.layer++;
+    RP_TRY(layer_values(&r, c, out));
   }
   return RP_OK;
-}
-
-/* --- text to pattern ---------------------------------------------------------------------- */
-
-/* Value of "D=..." as a node; runs of heads stay text. */
-static rp_status read_value(rp_tree *t, const char *item, rp_node **out, rp_error *err) {
-  const char *v = item + 2;
-  if (*v == '{' || (*v == '[' && strchr(v, '{'))) {
-    return rp_parse_word_value(t, item, 2, out, err);
-  }
-  if (*v != '[' && strchr(v, 'x')) {
-    *out = rp_node_string(t, v, strlen(v), (rp_place){0});
-    return *out ? RP_OK : rp_tree_status(t, item, err);
-  }
-  if (strchr(v, ':')) {
-    return rp_fail(err, RP_USAGE,
-                   "%s: a shell has taken the braces away; quote the pattern: "
-                   "--pattern 'D={1:4,64:12}', or write D=1x4+64x12",
-                   item);
-  }
-  return rp_eval(t, v, (rp_place){item, 0, 0}, out, err);
-}
-
-/* Length of the item up to a comma outside brackets. */
-static size_t item_length(const char *s) {
-  int depth = 0;
-  size_t i = 0;
-  for (; s[i]; i++) {
-    if (strchr("[{(", s[i])) depth++;
-    if (strchr("]})", s[i])) depth--;
-    if (s[i] == ',' && depth <= 0) break;
-  }
-  return i;
-}
-
-static rp_status read_item(rp_tree *t, const char *item, rp_pats *p, int32_t *values, int *seen,
-                           rp_error *err) {
-  static const char *const later[] = {"topk=", "block=", "score=", NULL};
-  for (int i = 0; later[i]; i++) {
-    if (rp_starts_with(item, later[i])) {
-      return rp_fail(err, RP_USAGE,
-                     "%s: choosing blocks by their scores is not in this version; "
-                     "D, W and I are",
-                     item);
-    }
-  }
-  const char *const which = *item ? strchr("DWI", *item) : NULL;
-  if (!which || item[1] != '=') {
-    return rp_fail(err, RP_USAGE,
-                   "%s: a pattern is D=..., W=..., I=... joined by commas, as in "
-                   "D=16,W=256,I=4",
-                   *item ? item : "an empty item");
-  }
-  const int bit = 1 << (which - "DWI");
-  if (*seen & bit) return rp_fail(err, RP_USAGE, "%s: %c is there twice", item, *which);
-  *seen |= bit;
-  rp_node *n;
-  RP_TRY(read_value(t, item, &n, err));
-  RP_TRY(rp_pat_values(n, p->layers, p->kv_heads, values, item, err));
-  for (int i = 0; i < p->layers * p->kv_heads; i++) {
-    int32_t *at = *which == 'D' ? &p->at[i].D : *which == 'W' ? &p->at[i].W : &p->at[i].I;
-    *at = values[i];
-  }
-  return RP_OK;
-}
-
-rp_status rp_pats_parse(rp_pats *out, const char *text, int layers, int kv_heads, rp_error *err) {
-  RP_TRY(rp_pats_make(out, layers, kv_heads, err));
-  rp_status st = RP_OK;
-  rp_tree *t = rp_tree_new();
-  const size_t n = (size_t)layers * (size_t)kv_heads;
-  int32_t *values = rp_malloc(n, sizeof *values);
-  int seen = 0;
-  if (!t || !values) {
-    st = rp_fail_memory(err, n * sizeof *values, "a pattern");
-    goto fail;
-  }
-  const char *p = text + strspn(text, " ");
-  do {
-    const size_t len = item_length(p);
-    char *item = rp_tree_text(t, p, len);
-    if (!item) {
-      st = rp_tree_status(t, "a pattern", err);
-      goto fail;
-    }
-    for (size_t k = len; k > 0 && item[k - 1] == ' '; k--) item[k - 1] = '\0';
-    RP_GO(read_item(t, item, out, values, &seen, err));
-    p += len;
-    if (!*p) break;
-    p++;
-    p += strspn(p, " ");
-  } while (true);
-  st = rp_pats_check(out, err);
-fail:
-  rp_free(values);
-  rp_tree_free(t);
-  if (st) rp_pats_free(out);
-  return st;
 }
 
 /* --- pattern to text ---------------------------------------------------------------------- */
@@ -316,16 +235,25 @@ static void add_runs(const rp_pats *p, char which, int layer, rp_str *out) {
   }
 }
 
+/* One layer in a list, the shorter of [1,64,64] and 1x1+64x2. */
 static void add_layer(const rp_pats *p, char which, int layer, rp_str *out) {
+  rp_str list = {0}, runs = {0};
   if (heads_same(p, which, layer)) {
     rp_str_addf(out, "%d", part_of(p, which, layer, 0));
     return;
   }
-  rp_str_add(out, "[");
   for (int k = 0; k < p->kv_heads; k++) {
-    rp_str_addf(out, "%s%d", k ? "," : "", part_of(p, which, layer, k));
+    rp_str_addf(&list, "%s%d", k ? "," : "[", part_of(p, which, layer, k));
   }
-  rp_str_add(out, "]");
+  rp_str_add(&list, "]");
+  add_runs(p, which, layer, &runs);
+  if (list.failed || runs.failed) {
+    out->failed = true;
+  } else {
+    rp_str_add(out, runs.len < list.len ? runs.s : list.s);
+  }
+  rp_str_free(&list);
+  rp_str_free(&runs);
 }
 
 static void add_part(const rp_pats *p, char which, int32_t usual, rp_str *out) {

@@ -107,13 +107,11 @@ static void read_pat(rp_typed *t, rp_model_settings *m, const char *path, char w
   const rp_node *n = rp_typed_node(t, path);
   rp_error why = {0};
   if (!n || n->kind == RP_NODE_NULL || t->st) return;
-  rp_status st = rp_pat_values(n, m->N, m->Hk, values, path, &why);
+  const rp_node *where = n;
+  const rp_status st = rp_pat_values(n, which, m->N, m->Hk, values, &where, &why);
   if (st == RP_USAGE) rp_typed_bad(t, path, n, "%s", why.text);
   if (st && !t->st) t->st = rp_fail(t->err, st, "%s", why.text);
-  for (int i = 0; i < m->N * m->Hk && !t->st; i++) {
-    rp_pat *p = &m->pats.at[i];
-    *(which == 'D' ? &p->D : which == 'W' ? &p->W : &p->I) = values[i];
-  }
+  if (!t->st) rp_pats_lay(&m->pats, which, values);
 }
 
 static void read_pats(rp_typed *t, rp_model_settings *m) {

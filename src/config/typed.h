@@ -34,10 +34,18 @@ void rp_typed_accept(rp_typed *t, const char *path);
 void rp_typed_unread(const rp_typed *t, rp_str *out);
 void rp_typed_free(rp_typed *t);
 
-/* D, W or I of every head: an integer, a list with one entry per layer, a map of counts. */
-rp_status rp_pat_values(const rp_node *n, int layers, int kv_heads, int32_t *out, const char *what,
-                        rp_error *err);
+/* D, W or I (`which`) of every head, out[layers][kv_heads]: an integer, a list with one entry per
+ * layer, a map of counts, a text in the grammar of patterns. When a value does not fit, *where is its
+ * node, n itself or one below it. */
+rp_status rp_pat_values(const rp_node *n, char which, int layers, int kv_heads, int32_t *out,
+                        const rp_node **where, rp_error *err);
+/* Whether v may be a D, W or I; the sentence says what may. */
+rp_status rp_pat_value_check(char which, int64_t v, rp_error *err);
+/* The value of one part of a pattern's text, all of it, as a node. */
+rp_status rp_pat_read_value(rp_tree *t, const char *text, char which, rp_node **out, rp_error *err);
 rp_status rp_pats_make(rp_pats *out, int layers, int kv_heads, rp_error *err);
+/* Sets D, W or I of every head. */
+void rp_pats_lay(rp_pats *p, char which, const int32_t *values);
 /* Every head's three integers make a pattern. */
 rp_status rp_pats_check(const rp_pats *p, rp_error *err);
 

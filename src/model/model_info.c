@@ -69,7 +69,7 @@ static rp_status gather(facts *f, const char *path, const char *const *words, si
   RP_TRY(rp_pats_uniform(&dense, (rp_pat){.D = 1}, f->m.N, f->m.Hk, err));
   f->dense = cache_per_token(&f->m, &dense);
   f->sparse = cache_per_token(&f->m, &f->m.pats);
-  f->state = rp_cost_state(&f->m);
+  f->state = rp_cost_state(&f->m, 0);
   rp_pats_free(&dense);
   return RP_OK;
 }

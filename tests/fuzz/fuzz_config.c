@@ -58,12 +58,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   } else {
     rp_settings s;
     rp_model_settings m;
-    rp_pats p;
     print_and_read_again(c, true);
     print_and_read_again(c, false);
     if (!rp_settings_read(&s, c, 1, &err)) rp_settings_free(&s);
     if (!rp_model_settings_read(&m, c, &err)) rp_model_settings_free(&m);
-    if (n && !rp_pats_parse(&p, words[0], 4, 2, &err)) rp_pats_free(&p);
   }
   rp_config_free(c);
   free(text);
