@@ -165,6 +165,9 @@ int cli_fail(rp_status status, const char *fmt, ...) RP_PRINTF(2, 3);
 /* A line to stderr, above a progress bar that may be there. */
 void cli_note(const char *fmt, ...) RP_PRINTF(1, 2);
 bool cli_colours(FILE *f); /* a terminal, and NO_COLOR is not set */
+bool cli_utf8(void);       /* the locale's characters are UTF-8 */
+/* Writes a whole text file and says so; an exit code, the error printed. */
+int cli_write_file(const char *path, const char *text);
 
 /* A bar on stderr when that is a terminal, nothing elsewhere. One at a time. */
 typedef struct {

@@ -1,10 +1,8 @@
 #include "cli/info_runs.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "ratplus/eval.h"
 #include "ratplus/train.h"
@@ -56,22 +54,6 @@ static void print_run_json(const rp_run_info *r) {
   printf(",\"skipped\":%lld}\n", (long long)r->skipped);
 }
 
-/* Beside and renamed, so that no half picture stands under its name. */
-static int write_svg(const char *path, const char *text) {
-  char tmp[4200];
-  if (snprintf(tmp, sizeof tmp, "%s.tmp-%ld", path, (long)getpid()) >= (int)sizeof tmp)
-    return cli_fail(RP_USAGE, "--svg: the name is too long");
-  FILE *f = fopen(tmp, "w");
-  if (!f) return cli_fail(RP_FAIL, "cannot write %s: %s", path, strerror(errno));
-  const bool bad = fputs(text, f) == EOF;
-  if (fclose(f) || bad || rename(tmp, path)) {
-    const int code = cli_fail(RP_FAIL, "cannot write %s: %s", path, strerror(errno));
-    remove(tmp);
-    return code;
-  }
-  return 0;
-}
-
 int cli_info_runs(const char *const *dirs, size_t n, bool json, const char *svg) {
   rp_error err = {0};
   for (size_t i = 0; i < n; i++) {
@@ -85,9 +67,8 @@ int cli_info_runs(const char *const *dirs, size_t n, bool json, const char *svg)
   if (!svg) return 0;
   char *text;
   if (rp_runs_svg(dirs, n, &text, &err)) return cli_error(&err);
-  const int code = write_svg(svg, text);
+  const int code = cli_write_file(svg, text);
   rp_free(text);
-  if (!code) cli_note("wrote %s", svg);
   return code;
 }
 

@@ -1,4 +1,5 @@
 /* What goes to stderr: errors and the library's messages; what verbs share besides. */
+#include <errno.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -54,6 +55,33 @@ void cli_log(void *ctx, rp_log_level level, const char *line) {
   } else {
     labelled("", "", line);
   }
+}
+
+/* The locale's variables alone are read; none is set. */
+bool cli_utf8(void) {
+  static const char *const names[] = {"LC_ALL", "LC_CTYPE", "LANG"};
+  for (int i = 0; i < 3; i++) {
+    const char *value = getenv(names[i]);
+    if (value && *value) return strcasestr(value, "utf-8") || strcasestr(value, "utf8");
+  }
+  return false;
+}
+
+/* Beside and renamed, so that no half file stands under its name. */
+int cli_write_file(const char *path, const char *text) {
+  char tmp[4200];
+  if (snprintf(tmp, sizeof tmp, "%s.tmp-%ld", path, (long)getpid()) >= (int)sizeof tmp)
+    return cli_fail(RP_USAGE, "%.40s...: the name is too long", path);
+  FILE *f = fopen(tmp, "w");
+  if (!f) return cli_fail(RP_FAIL, "cannot write %s: %s", path, strerror(errno));
+  const bool bad = fputs(text, f) == EOF;
+  if (fclose(f) || bad || rename(tmp, path)) {
+    const int code = cli_fail(RP_FAIL, "cannot write %s: %s", path, strerror(errno));
+    remove(tmp);
+    return code;
+  }
+  cli_note("wrote %s", path);
+  return 0;
 }
 
 /* --- the program itself ------------------------------------------------------------------- */

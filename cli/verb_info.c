@@ -60,19 +60,62 @@ static int info_results(const cli_args *a, const char *const *paths, size_t n) {
   return 0;
 }
 
-static int info_pattern(const cli_args *a, size_t paths) {
+/* Prints one pattern; svg: its picture goes into this file. */
+static int print_pattern(const rp_pattern_opts *o, const char *svg) {
   rp_error err = {0};
-  if (paths) return cli_fail(RP_USAGE, "info takes either paths or --pattern, not both");
+  char *text, *picture = NULL;
+  if (rp_pattern_info(o, &text, svg ? &picture : NULL, &err)) return cli_error(&err);
+  fputs(text, stdout);
+  const int code = svg ? cli_write_file(svg, picture) : 0;
+  rp_free(text);
+  rp_free(picture);
+  return code;
+}
+
+/* config: of the words, NULL without an experiment. */
+static int print_patterns(const cli_args *a, const char *model, const rp_config *config) {
+  rp_pattern_opts o;
+  rp_pattern_defaults(&o);
+  o.model = model;
+  o.config = config;
+  if (model) o.words = cli_words(a, &o.n_words);
+  o.seq_len = cli_int(a, "seq-len");
+  if (cli_has(a, "layers")) o.layers = (int)cli_int(a, "layers");
+  if (cli_has(a, "kv-heads")) o.kv_heads = (int)cli_int(a, "kv-heads");
+  o.json = cli_has(a, "json");
+  o.colours = cli_colours(stdout);
+  o.utf8 = cli_utf8();
   for (size_t i = 0; i < cli_count(a, "pattern"); i++) {
-    char *text;
-    if (rp_pattern_info(cli_text_at(a, "pattern", i), cli_int(a, "seq-len"),
-                        (int)cli_int(a, "layers"), (int)cli_int(a, "kv-heads"), cli_has(a, "json"),
-                        &text, &err))
-      return cli_error(&err);
-    fputs(text, stdout);
-    rp_free(text);
+    o.pattern = cli_text_at(a, "pattern", i);
+    if (i && !o.json) putchar('\n');
+    const int code = print_pattern(&o, cli_text(a, "svg"));
+    if (code) return code;
   }
   return 0;
+}
+
+static int info_pattern(const cli_args *a, const char *const *paths, size_t n, bool experiment) {
+  rp_config *config = NULL;
+  size_t n_words;
+  cli_words(a, &n_words);
+  if (n > 1) return cli_fail(RP_USAGE, "info --pattern takes one model");
+  if (cli_has(a, "seq-len") && cli_int(a, "seq-len") < 1)
+    return cli_fail(RP_USAGE, "--seq-len: give a length from 1 to 2^30");
+  if (cli_has(a, "svg") && cli_count(a, "pattern") > 1)
+    return cli_fail(RP_USAGE, "--svg draws one --pattern");
+  if ((n || experiment) && (cli_has(a, "layers") || cli_has(a, "kv-heads")))
+    return cli_fail(RP_USAGE,
+                    "the model says its layers and kv heads; leave --layers and "
+                    "--kv-heads out");
+  if (!n && !experiment && n_words)
+    return cli_fail(RP_USAGE, "key=value words need a model or experiment=NAME that they are for");
+  if (experiment) {
+    const int code = cli_compose(a, true, &config);
+    if (code) return code;
+  }
+  const int code = print_patterns(a, n ? paths[0] : NULL, config);
+  rp_config_free(config);
+  return code;
 }
 
 static int run(const cli_args *a) {
@@ -85,9 +128,9 @@ static int run(const cli_args *a) {
   if (experiment && n) {
     return cli_fail(RP_USAGE, "info takes either paths or experiment=NAME, not both");
   }
-  if (experiment || cli_has(a, "config"))
-    return cli_info_plan(a, cli_has(a, "json"), (int)cli_int(a, "ranks"));
-  if (cli_has(a, "pattern")) return info_pattern(a, n);
+  experiment |= cli_has(a, "config");
+  if (cli_has(a, "pattern")) return info_pattern(a, plain, n, experiment);
+  if (experiment) return cli_info_plan(a, cli_has(a, "json"), (int)cli_int(a, "ranks"));
   if (!n)
     return cli_fail(RP_USAGE,
                     "info of what? Give a model, checkpoint, run directory or token file, "
@@ -107,7 +150,9 @@ static const cli_flag flags[] = {
     {.name = "svg",
      .type = CLI_TEXT,
      .value = "FILE",
-     .help = "draw the loss curves of the run directories given, or the results, into this file"},
+     .help =
+         "draw into this file the loss curves of the run directories given, the results, or the "
+         "pattern"},
     {.name = "ranks",
      .type = CLI_INT,
      .value = "N",
@@ -117,18 +162,15 @@ static const cli_flag flags[] = {
     {.name = "seq-len",
      .type = CLI_INT,
      .value = "T",
-     .fallback = "4096",
-     .help = "with --pattern: tokens of the sequence"},
+     .help = "with --pattern: tokens of the sequence (default: the model's, else 4096)"},
     {.name = "layers",
      .type = CLI_INT,
      .value = "N",
-     .fallback = "1",
-     .help = "with --pattern: layers, where it lists one entry for each"},
+     .help = "with --pattern and no model: layers, where it lists one entry for each (default: 1)"},
     {.name = "kv-heads",
      .type = CLI_INT,
      .value = "N",
-     .fallback = "1",
-     .help = "with --pattern: key-value heads, where it lists one entry for each"},
+     .help = "with --pattern and no model: key-value heads, likewise (default: 1)"},
     {.name = "num-bytes",
      .type = CLI_INT,
      .value = "N",
@@ -140,7 +182,9 @@ static const cli_flag flags[] = {
 
 const cli_verb cli_verb_info = {
     .name = "info",
-    .usage = "PATH ... | machine | experiment=NAME [key=value ...] | --pattern P --seq-len T",
+    .usage =
+        "PATH ... | machine | experiment=NAME [key=value ...] | [MODEL] --pattern P "
+        "[--seq-len T]",
     .summary = "tell what a model, checkpoint, token file or run is, and what a run would take",
     .detail =
         "A model directory, checkpoint or .pth: sizes, parameters, dtype, pattern, bytes of cache "
@@ -148,9 +192,13 @@ const cli_verb cli_verb_info = {
         "stands; with --svg the loss curves of several in one picture. Files that `eval loss "
         "--json` "
         "wrote (.jsonl): one table, a row a pattern, a column a label. With experiment=NAME: the "
-        "memory and time that run would take, before it starts. With --pattern: how many keys a "
-        "query sees, and a picture of a short sequence. The word machine: this "
+        "memory and time that run would take, before it starts. The word machine: this "
         "processor, its level of kernels, threads and memory.\n"
+        "\n"
+        "With --pattern: the keys a query sees and a cache keeps, and pictures of the mask and of "
+        "which layer and head has which; with a model or experiment=NAME the operations and bytes "
+        "too, beside those of D=1. Long sequences are drawn in cells that stand for many queries "
+        "and keys.\n"
         "\n"
         "  ratplus info machine\n"
         "  ratplus info model\n"
@@ -158,7 +206,8 @@ const cli_verb cli_verb_info = {
         "  ratplus info runs/a runs/b --svg curves.svg\n"
         "  ratplus info results.jsonl --svg results.svg\n"
         "  ratplus info experiment=fineweb_edu/ratplus-1b data.batch_size=4\n"
-        "  ratplus info --pattern 'D=16,W=256,I=4' --seq-len 4096",
+        "  ratplus info --pattern 'D=16,W=256,I=4' --seq-len 4096\n"
+        "  ratplus info model --pattern 'D=[1,64]*12' --svg pattern.svg",
     .flags = flags,
     .takes = CLI_TAKES_PLAIN | CLI_TAKES_WORDS,
     .run = run};

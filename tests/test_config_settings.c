@@ -243,6 +243,37 @@ static void patterns_in_a_configuration(void **state) {
   }
 }
 
+/* Patterns by head count the kv heads. */
+static void patterns_of_grouped_heads(void **state) {
+  (void)state;
+  box_needs_yaml();
+  static const char *const few = "model.backbone.seq_cell.num_kv_head=2";
+  static const char *const one = "model.backbone.seq_cell.num_kv_head=1";
+  rp_error err = {0};
+  rp_settings s;
+  check_ok(
+      box_settings(&s, BOX_WORDS(BOX_SMALL, few, "model.backbone.seq_cell.dilation_size=1x1+64x1"),
+                   1, &err),
+      err);
+  assert_true(s.model.H == 4 && s.model.Hk == 2 && s.model.pats.kv_heads == 2);
+  assert_int_equal(rp_pats_get(&s.model.pats, 3, 1).D, 64);
+  rp_settings_free(&s);
+  check_ok(box_settings(&s, BOX_WORDS(BOX_SMALL, one), 1, &err), err);
+  assert_true(s.model.Hk == 1);
+  rp_settings_free(&s);
+  check_fails(box_settings(
+                  &s, BOX_WORDS(BOX_SMALL, few, "model.backbone.seq_cell.dilation_size={1:1,64:3}"),
+                  1, &err),
+              RP_USAGE, err, "add up to 4 heads, the model has 2 key-value heads");
+  check_fails(
+      box_settings(&s, BOX_WORDS(BOX_SMALL, "model.backbone.seq_cell.local_size=[1,2,3,-1]"), 1,
+                   &err),
+      RP_USAGE, err, "local_size=[1, 2, 3, -1]: layer 3: W is at least 0");
+  check_fails(
+      box_settings(&s, BOX_WORDS(BOX_SMALL, "model.backbone.seq_cell.initial_size=2x1"), 1, &err),
+      RP_USAGE, err, "initial_size=2x1: the counts add up to 1 heads");
+}
+
 static void no_id_may_be_ignored(void **state) {
   (void)state;
   box_needs_yaml();
@@ -391,6 +422,7 @@ static const struct CMUnitTest tests[] = {cmocka_unit_test(the_command_of_the_re
                                           cmocka_unit_test(loose_words_describe_a_model),
                                           cmocka_unit_test(swaps_leave_keys_behind),
                                           cmocka_unit_test(patterns_in_a_configuration),
+                                          cmocka_unit_test(patterns_of_grouped_heads),
                                           cmocka_unit_test(no_id_may_be_ignored),
                                           cmocka_unit_test(long_lists_are_hashed_in_the_name),
                                           cmocka_unit_test(what_makes_a_run_different),

@@ -1,5 +1,6 @@
 /* Laws of the whole network, over random shapes and patterns: gradients against central differences
- * in double, dense patterns against each other, rows of a batch alone, recomputation, devices. */
+ * in double, dense patterns against each other, rows of a batch alone, recomputation, devices,
+ * grouped heads against copied ones. */
 #include <math.h>
 
 #include "model_box.h"
@@ -311,6 +312,98 @@ static void accumulation_is_a_mean_of_means(void **state) {
   }
 }
 
+/* Row of a grouped projection that row r of the ungrouped one is a copy of: o and q as they are, then
+ * k, x and g, whose heads share their group's. */
+static int64_t shared_row(const rp_model_settings *m, int64_t r) {
+  const int64_t own = 2 * (int64_t)m->H * m->h, stream = (int64_t)m->H * m->h;
+  if (r < own) return r;
+  const int64_t head = (r - own) % stream / m->h, lane = r % m->h;
+  return own + (r - own) / stream * m->Hk * m->h + head / (m->H / m->Hk) * m->h + lane;
+}
+
+/* Both models' tensor i, as indices into the grouped one's elements: copies[j] of the ungrouped
+ * one's element j. Free with rp_free. */
+static int64_t *copies_of(const box *grouped, const box *whole, int i) {
+  const rp_param *g = &grouped->params.shape.p[i], *w = &whole->params.shape.p[i];
+  const bool in = w->slot == RP_SLOT_IN && w->unit >= 1 && w->unit <= whole->m.N;
+  int64_t *at = rp_malloc((size_t)(w->rows * w->cols), sizeof *at);
+  assert_non_null(at);
+  assert_string_equal(g->name, w->name);
+  for (int64_t r = 0; r < w->rows; r++)
+    for (int64_t c = 0; c < w->cols; c++)
+      at[r * w->cols + c] = (in ? shared_row(&grouped->m, r) : r) * w->cols + c;
+  return at;
+}
+
+static void copy_weights(box *grouped, box *whole) {
+  rp_error err = {0};
+  for (int i = 0; i < whole->params.shape.n; i++) {
+    const rp_param *g = &grouped->params.shape.p[i], *w = &whole->params.shape.p[i];
+    int64_t *at = copies_of(grouped, whole, i);
+    double *from = rp_malloc((size_t)(g->rows * g->cols), sizeof *from);
+    double *to = rp_malloc((size_t)(w->rows * w->cols), sizeof *to);
+    check_ok(rp_params_get_f64(&grouped->params, 0, g, from, &err), err);
+    for (int64_t j = 0; j < w->rows * w->cols; j++) to[j] = from[at[j]];
+    check_ok(rp_params_set_f64(&whole->params, w, to, &err), err);
+    rp_free(at), rp_free(from), rp_free(to);
+  }
+  rp_params_round(&whole->params);
+}
+
+/* A shared row's gradient is the sum of its copies'. */
+static void gradients_add_up(box *grouped, box *whole) {
+  double *got = box_grads(grouped), *copies = box_grads(whole);
+  int64_t first = 0, from = 0;
+  for (int i = 0; i < whole->params.shape.n; i++) {
+    const rp_param *g = &grouped->params.shape.p[i], *w = &whole->params.shape.p[i];
+    int64_t *at = copies_of(grouped, whole, i);
+    const int64_t n = g->rows * g->cols;
+    double *sum = rp_calloc((size_t)n, sizeof *sum), norm = 0;
+    for (int64_t j = 0; j < w->rows * w->cols; j++) sum[at[j]] += copies[from + j];
+    for (int64_t j = 0; j < n; j++) norm += sum[j] * sum[j];
+    for (int64_t j = 0; j < n; j++) check_close(got[first + j], sum[j], 1e-12 * (1 + sqrt(norm)));
+    first += n;
+    from += w->rows * w->cols;
+    rp_free(at), rp_free(sum);
+  }
+  rp_free(got), rp_free(copies);
+}
+
+/* Grouped keys and values are those of a model with a copy for every query head, patterns of its
+ * kv heads included; one kv head for all is the extreme. */
+static void grouped_heads_are_copied_heads(void **state) {
+  (void)state;
+  rp_rng r = check_rng(8);
+  for (int trial = 0; trial < 40; trial++) {
+    const int T = check_pick(&r, 1, 40), batch = check_pick(&r, 1, 2), group = check_pick(&r, 2, 4);
+    const int Hk = trial % 4 ? check_pick(&r, 1, 4) : 1;
+    rp_model_settings m = box_settings(check_pick(&r, 1, 3), Hk * group, Hk,
+                                       2 * check_pick(&r, 1, 4), 11, check_pick(&r, 5, 23));
+    rp_model_settings copied = box_settings(m.N, m.H, m.H, m.h, m.f, m.V);
+    box a, b;
+    rp_error err = {0};
+    int plan;
+    copied.apply_re = m.apply_re = check_pick(&r, 0, 2) > 0;
+    for (int i = 0; i < m.N * m.Hk; i++) m.pats.at[i] = random_pat(&r, T);
+    for (int i = 0; i < m.N * m.H; i++) copied.pats.at[i] = m.pats.at[i / group];
+    box_open(&a, RP_DEVICE_REF64, &m, RP_F32, batch, T, false);
+    box_open(&b, RP_DEVICE_REF64, &copied, RP_F32, batch, T, false);
+    box_weights(&a, &r, 0.5);
+    box_random_data(&a, &r, ids, labels);
+    box_data(&b, ids, labels);
+    copy_weights(&a, &b);
+    check_ok(rp_net_add_plan(a.net, &m.pats, &plan, &err), err);
+    const double one = box_pass(&a, batch, T, plan, true);
+    check_ok(rp_net_add_plan(b.net, &copied.pats, &plan, &err), err);
+    check_close(box_pass(&b, batch, T, plan, true), one, 1e-12 * (1 + fabs(one)));
+    gradients_add_up(&a, &b);
+    box_close(&a);
+    box_close(&b);
+    rp_pats_free(&m.pats);
+    rp_pats_free(&copied.pats);
+  }
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(gradients_are_central_differences),
     cmocka_unit_test(dense_patterns_agree),
@@ -319,5 +412,6 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(float32_follows_double),
     cmocka_unit_test(accumulation_is_the_larger_batch),
     cmocka_unit_test(accumulation_is_a_mean_of_means),
+    cmocka_unit_test(grouped_heads_are_copied_heads),
 };
 CHECK_MAIN(tests)

@@ -23,13 +23,16 @@ static void keys_and_pairs_are_those_of_the_mask(void **state) {
     const rp_pat p = some_pat(&r, T);
     int64_t pairs = 0;
     for (int t = 0; t < T; t++) {
-      int64_t initial = 0, local = 0, all = 0;
+      int64_t initial = 0, local = 0, all = 0, part = 0;
+      const int a = check_pick(&r, 0, T), b = check_pick(&r, 0, T);
       for (int s = 0; s <= t; s++) {
         all += sees(p, t, s);
         initial += s < p.I;
         local += s >= p.I && t - s <= p.W;
+        part += s >= a && s < b && sees(p, t, s);
       }
-      const rp_pat_sets n = rp_pat_see(p, t);
+      const rp_pat_sets n = rp_pat_see(p, t), in = rp_pat_see_in(p, t, a, b);
+      assert_int_equal(in.initial + in.local + in.dilated, part);
       assert_int_equal(n.initial, initial);
       assert_int_equal(n.local, local);
       assert_int_equal(n.initial + n.local + n.dilated, all);

@@ -2,7 +2,7 @@
 #ifndef RATPLUS_INFO_H
 #define RATPLUS_INFO_H
 
-#include "ratplus/base.h"
+#include "ratplus/config.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -23,11 +23,24 @@ RP_API rp_path_kind rp_path_look(const char *path);
 RP_API rp_status rp_model_info(const char *path, const char *const *words, size_t n_words, int json,
                                char **text, rp_error *err);
 
-/* What a pattern ("D=16,W=256,I=4") sees of a sequence of seq_len tokens and what a cache keeps of
- * it; short sequences are drawn. layers and kv_heads (1 where the pattern is one for all) say how
- * many the lists in it are for. Free with rp_free. */
-RP_API rp_status rp_pattern_info(const char *pattern, int64_t seq_len, int layers, int kv_heads,
-                                 int json, char **text, rp_error *err);
+/* What a pattern sees and costs, beside D=1: keys a query sees, cache entries and blocks; where a
+ * model is known, operations and bytes of a layer and of all of them; pictures of the mask and of
+ * which layer and head has which. */
+typedef struct {
+  size_t size;         /* sizeof this struct; filled by rp_pattern_defaults */
+  const char *pattern; /* "D=16,W=256,I=4" */
+  int64_t seq_len;     /* tokens, 1 to 2^30; 0: the model's, else 4096 */
+  const char *model;   /* what rp_model_info takes, with `words`; NULL */
+  const char *const *words;
+  size_t n_words;
+  const rp_config *config; /* instead of model: a run's configuration; NULL */
+  int layers, kv_heads;    /* with neither: how many the lists in the pattern are for; default 1 */
+  int json;                /* numbers alone, one object and a newline */
+  int colours, utf8;       /* what the reader of the text can show; default 0 */
+} rp_pattern_opts;
+RP_API void rp_pattern_defaults(rp_pattern_opts *o);
+/* The text, and the pictures as one SVG document unless svg is NULL (free both with rp_free). */
+RP_API rp_status rp_pattern_info(const rp_pattern_opts *o, char **text, char **svg, rp_error *err);
 
 /* This machine: processor, level of kernels, how bfloat16 is multiplied, threads, memory; as lines
  * for a person or as JSON (free with rp_free). */

@@ -64,8 +64,10 @@ static bool find_axes(const rp_chart *c, axis *x, axis *y) {
   return true;
 }
 
-static void add_text(rp_str *b, double x, double y, const char *anchor, const char *more,
-                     const char *text) {
+const char *rp_svg_colour(size_t k) { return colours[k % COLOURS]; }
+
+void rp_svg_text(rp_str *b, double x, double y, const char *anchor, const char *more,
+                 const char *text) {
   rp_str_addf(b, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"%s\"%s>", x, y, anchor, more);
   for (const char *s = text; *s; s++) {
     if (*s == '<') {
@@ -85,10 +87,10 @@ static void add_tick(rp_str *b, const axis *a, double value, bool across) {
   const double at = pixel(a, value);
   if (across) {
     rp_str_addf(b, "<path class=\"grid\" d=\"M%d %.1fH%d\"/>\n", LEFT, at, WIDTH - RIGHT);
-    add_text(b, LEFT - 8, at + 4, "end", "", text);
+    rp_svg_text(b, LEFT - 8, at + 4, "end", "", text);
   } else {
     rp_str_addf(b, "<path class=\"grid\" d=\"M%.1f %dV%d\"/>\n", at, TOP, HEIGHT - BOTTOM);
-    add_text(b, at, HEIGHT - BOTTOM + 18, "middle", "", text);
+    rp_svg_text(b, at, HEIGHT - BOTTOM + 18, "middle", "", text);
   }
 }
 
@@ -128,18 +130,18 @@ static void add_axes(rp_str *b, const rp_chart *c, const axis *x, const axis *y)
   (y->log ? log_ticks : linear_ticks)(b, y, true);
   if (c->categories) {
     for (size_t i = 0; i < c->n_categories; i++)
-      add_text(b, pixel(x, (double)i), HEIGHT - BOTTOM + 18, "middle", "", c->categories[i]);
+      rp_svg_text(b, pixel(x, (double)i), HEIGHT - BOTTOM + 18, "middle", "", c->categories[i]);
   } else {
     (x->log ? log_ticks : linear_ticks)(b, x, false);
   }
   rp_str_addf(b, "<path class=\"axis\" d=\"M%d %dV%dH%d\"/>\n", LEFT, TOP, HEIGHT - BOTTOM,
               WIDTH - RIGHT);
-  add_text(b, (LEFT + WIDTH - RIGHT) / 2.0, HEIGHT - 18, "middle", "", c->x_label);
+  rp_svg_text(b, (LEFT + WIDTH - RIGHT) / 2.0, HEIGHT - 18, "middle", "", c->x_label);
   char turn[64];
   const double middle = (TOP + HEIGHT - BOTTOM) / 2.0;
   rp_snprintf(turn, sizeof turn, " transform=\"rotate(-90 18 %.1f)\"", middle);
-  add_text(b, 18, middle, "middle", turn, c->y_label);
-  add_text(b, LEFT, 28, "start", " class=\"title\"", c->title);
+  rp_svg_text(b, 18, middle, "middle", turn, c->y_label);
+  rp_svg_text(b, LEFT, 28, "start", " class=\"title\"", c->title);
 }
 
 static void add_marker(rp_str *b, size_t k, double x, double y) {
@@ -180,15 +182,11 @@ static void add_series(rp_str *b, const rp_chart *c, size_t k, const axis *x, co
   rp_str_addf(b, "<path stroke=\"%s\" stroke-width=\"2\"%s d=\"M%.1f %.1fh26\"/>\n",
               colours[k % COLOURS], s->dashed ? " stroke-dasharray=\"6 4\"" : "", left, row);
   add_marker(b, k, left + 13, row);
-  add_text(b, left + 34, row + 4, "start", "", s->label);
+  rp_svg_text(b, left + 34, row + 4, "start", "", s->label);
 }
 
-rp_status rp_chart_svg(const rp_chart *c, char **svg, rp_error *err) {
-  axis x, y;
-  rp_str b = {0};
-  if (!find_axes(c, &x, &y))
-    return rp_fail(err, RP_USAGE, "a chart without a single point; measure something first");
-  rp_str_addf(&b,
+void rp_svg_begin(rp_str *b, int width, int height) {
+  rp_str_addf(b,
               "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" width=\"%d\" "
               "height=\"%d\">\n<style>\n"
               "text { font: 13px sans-serif; fill: #222 } .title { font-size: 16px; font-weight: "
@@ -197,7 +195,15 @@ rp_status rp_chart_svg(const rp_chart *c, char **svg, rp_error *err) {
               "@media (prefers-color-scheme: dark) { text { fill: #ddd } .page { fill: #16181c } "
               ".axis { stroke: #aaa } .grid { stroke: #555 } }\n</style>\n"
               "<rect class=\"page\" width=\"%d\" height=\"%d\"/>\n",
-              WIDTH, HEIGHT, WIDTH, HEIGHT, WIDTH, HEIGHT);
+              width, height, width, height, width, height);
+}
+
+rp_status rp_chart_svg(const rp_chart *c, char **svg, rp_error *err) {
+  axis x, y;
+  rp_str b = {0};
+  if (!find_axes(c, &x, &y))
+    return rp_fail(err, RP_USAGE, "a chart without a single point; measure something first");
+  rp_svg_begin(&b, WIDTH, HEIGHT);
   add_axes(&b, c, &x, &y);
   for (size_t k = 0; k < c->n; k++) add_series(&b, c, k, &x, &y);
   rp_str_add(&b, "</svg>\n");

@@ -1,4 +1,5 @@
-/* chart.h - line charts as SVG text: several named series over a number or a list of names. Pure.
+/* chart.h - line charts as SVG text: several named series over a number or a list of names; the
+ * parts that other pictures share. Pure.
  *
  * Colours read on light and dark pages; every series has its own marker, so none rests on colour
  * alone. */
@@ -26,5 +27,12 @@ typedef struct {
 
 /* The whole document (free with rp_free). RP_USAGE when no series has a point to show. */
 rp_status rp_chart_svg(const rp_chart *c, char **svg, rp_error *err);
+
+/* <svg>, the styles (text, .title, .axis, .grid) and the page; "</svg>" is the caller's. */
+void rp_svg_begin(rp_str *b, int width, int height);
+/* A line of text, escaped; anchor "start", "middle" or "end"; `more`: further attributes. */
+void rp_svg_text(rp_str *b, double x, double y, const char *anchor, const char *more,
+                 const char *text);
+const char *rp_svg_colour(size_t k); /* of series k, "#1f77b4" */
 
 #endif

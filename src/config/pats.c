@@ -68,8 +68,7 @@ rp_status rp_pat_value_check(char which, int64_t v, rp_error *err) {
   if (fits) return RP_OK;
   if (v < -1 || v > PAT_MOST)
     return rp_fail(err, RP_USAGE, "%lld is no integer from -1 to 2^30", (long long)v);
-  if (which == 'D')
-    return rp_fail(err, RP_USAGE, "D is at least 1, or -1 for no dilated tokens");
+  if (which == 'D') return rp_fail(err, RP_USAGE, "D is at least 1, or -1 for no dilated tokens");
   return rp_fail(err, RP_USAGE, "%c is at least 0", which);
 }
 

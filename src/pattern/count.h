@@ -18,17 +18,23 @@ RP_HD static inline int64_t rp_pat_dilated(rp_pat p, int64_t from, int64_t to) {
   return p.D >= 1 && to > from ? to / p.D - from / p.D : 0;
 }
 
-/* Keys that query t sees, by the set each is counted in: initial, else local, else dilated. */
+/* Keys a <= s < b that query t sees, by the set each is counted in: initial, else local, else
+ * dilated. */
 typedef struct {
   int64_t initial, local, dilated;
 } rp_pat_sets;
-RP_HD static inline rp_pat_sets rp_pat_see(rp_pat p, int64_t t) {
+RP_HD static inline int64_t rp_span(int64_t from, int64_t to) { return to > from ? to - from : 0; }
+RP_HD static inline rp_pat_sets rp_pat_see_in(rp_pat p, int64_t t, int64_t a, int64_t b) {
   const int64_t I = p.I, low = t - p.W > I ? t - p.W : I; /* the window begins here */
+  const int64_t end = b < t + 1 ? b : t + 1;
   rp_pat_sets n;
-  n.initial = I < t + 1 ? I : t + 1;
-  n.local = low <= t ? t + 1 - low : 0;
-  n.dilated = rp_pat_dilated(p, I, low);
+  n.initial = rp_span(a, I < end ? I : end);
+  n.local = rp_span(a > low ? a : low, end);
+  n.dilated = rp_pat_dilated(p, a > I ? a : I, low < end ? low : end);
   return n;
+}
+RP_HD static inline rp_pat_sets rp_pat_see(rp_pat p, int64_t t) {
+  return rp_pat_see_in(p, t, 0, t + 1);
 }
 RP_HD static inline int64_t rp_pat_keys(rp_pat p, int64_t t) {
   const rp_pat_sets n = rp_pat_see(p, t);

@@ -30,7 +30,54 @@ says "a pattern as JSON" 0 '"keys_kept":500.0' "" "$R" info --json --pattern D=1
 says "no pattern" 2 "" "D=" "$R" info --pattern banana
 says "a pattern that sees nothing" 2 "" "D=-1" "$R" info --pattern D=-1
 says "a sequence of nothing" 2 "" "from 1 to" "$R" info --pattern D=4 --seq-len 0
-says "a pattern and a path" 2 "" "not both" "$R" info --pattern D=4 model
+says "a pattern of a model" 0 "model         3 layers of 4 heads of 16, 4 kv heads" "" "$R" info model \
+  --pattern D=4 --seq-len 100
+says "its operations and bytes" 0 "recurrence, float32" "" "$R" info --pattern D=1x1+4x3 model
+says "the model's own length" 0 "sequence      64 tokens" "" "$R" info --pattern D=4 model \
+  model.embedding.pe.max_seq_len=64
+if "$R" --version | grep -q "left out:.*yaml"; then
+  echo "ok - a pattern of an experiment # SKIP built without libyaml"
+else
+  says "a pattern of an experiment" 0 "24 layers of 16 heads of 128, 16 kv heads" "configs:" "$R" info \
+    --configs "$RATPLUS_SOURCE/configs" experiment=fineweb_edu/ratplus-1b --pattern 'D=[1,64]*12'
+  says "grouped kv heads" 0 "of 128, 4 kv heads" "configs:" "$R" info \
+    --configs "$RATPLUS_SOURCE/configs" experiment=fineweb_edu/ratplus-1b \
+    model.backbone.seq_cell.num_kv_head=4 --pattern 'D=1x1+64x3'
+fi
+says "two patterns" 0 "D=8" "" "$R" info --pattern D=4 --pattern D=8
+says "a pattern that is none" 2 "" "character 3: the counts add up to 3 heads, the model has 4" "$R" \
+  info model --pattern D=1x3
+says "what a shell leaves" 2 "" "quote the pattern" "$R" info model --pattern D=1:1 D=4:3
+says "a layout" 0 "  layers    0 to 2    ABBB" "" "$R" info model --pattern D=1x1+4x3
+says "two models" 2 "" "takes one model" "$R" info --pattern D=4 model model
+says "sizes twice" 2 "" "leave --layers" "$R" info --pattern D=4 model --layers 3
+says "words for nothing" 2 "" "need a model" "$R" info --pattern D=4 a.b=1
+says "two pictures in one file" 2 "" "one --pattern" "$R" info --pattern D=4 --pattern D=8 --svg p.svg
+says "no folder for a picture" 1 "*" "cannot write" "$R" info --pattern D=4 --svg no/where.svg
+says "a picture" 0 "mask" "wrote p.svg" "$R" info model --pattern 'D=[1,1x1+4x3,16],W=3,I=1' \
+  --svg p.svg
+check "a picture has masks and layout" grep -q "rows are layers" p.svg
+if command -v xmllint >/dev/null; then
+  check "a picture is XML" xmllint --noout p.svg
+elif command -v python3 >/dev/null; then
+  check "a picture is XML" python3 -c 'import xml.dom.minidom as x; x.parse("p.svg")'
+else
+  echo "ok - a picture is XML # SKIP neither xmllint nor python3"
+fi
+# ASCII unless the locale says UTF-8; colours on a terminal, unless NO_COLOR.
+check "ASCII in the C locale" bash -c '! "$1" info --pattern D=64 | LC_ALL=C grep -q "[^ -~]"' - "$R"
+check "shades in UTF-8" bash -c \
+  'LC_ALL=C.UTF-8 "$1" info --pattern D=64 | grep -qF "$(printf "\342\226\221")"' - "$R"
+if command -v script >/dev/null; then
+  terminal() { TERM=xterm script -qec "$1" /dev/null </dev/null; }
+  esc=$(printf '\033')
+  check "colours on a terminal" bash -c "grep -q '$esc\[3' <<<\"\$1\"" - \
+    "$(unset NO_COLOR; terminal "$R info --pattern D=4,W=1 --seq-len 8")"
+  check "none with NO_COLOR" bash -c "! grep -q '$esc\[' <<<\"\$1\"" - \
+    "$(export NO_COLOR=1; terminal "$R info --pattern D=4,W=1 --seq-len 8")"
+else
+  echo "ok - colours on a terminal # SKIP no script(1)"
+fi
 says "nothing to tell about" 2 "" "info of what?" "$R" info
 says "no such path" 3 "" "nowhere: no such file" "$R" info nowhere
 says "something else" 3 "" "neither a model" "$R" info "$0"
