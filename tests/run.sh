@@ -93,7 +93,7 @@ show_case() {
 repeat_line() {
   local preset_word=
   [ "$preset" = release ] || preset_word=" PRESET=$preset"
-  echo "    repeat: make test$preset_word T='$1' SEED=$SEED"
+  echo "    repeat: make test$preset_word T='${1//\'/?}' SEED=$SEED" # a quote would end the word
 }
 
 # run_one NAME READER COMMAND...: runs, reads the report, counts.

@@ -4,14 +4,15 @@
 #   tools/demo.sh [--text FILE] [--out DIR]
 #
 # Text: Debian's King James Bible and "An Anarchist FAQ", fetched with apt-get download and unpacked
-# below build/ (no root needed), or FILE. Every step leaves its result in DIR (build/demo) and is not
-# repeated: an interrupted demo goes on where it was, and a second one only shows the table again.
+# below build/ (no root needed), or FILE. Every step leaves its result in DIR (build/demo; a FILE has
+# a folder of its own) and is not repeated: an interrupted demo goes on where it was, and a second
+# one only shows the table again. A signal, also to this script alone, lets a training save first.
 set -eu
 LC_ALL=C
 export LC_ALL
 
 root=$(cd "$(dirname "$0")/.." && pwd)
-out=$root/build/demo
+out=
 text=
 while [ $# -gt 0 ]; do
   case $1 in
@@ -26,9 +27,43 @@ done
   exit 2
 }
 
+# Which text a folder is for: the table of another one must not be taken for this one's.
+made_from="Debian's packages"
+[ -z "$text" ] || made_from=$(cksum <"$text")
+[ -n "$out" ] || out=$root/build/demo${text:+-${made_from%% *}}
+[ ! -f "$out/made-from" ] || [ "$(cat "$out/made-from")" = "$made_from" ] || {
+  echo "tools/demo.sh: $out holds the demo of another text; give another --out, or remove it" >&2
+  exit 2
+}
+
 ratplus=${RATPLUS:-$root/build/release/ratplus}
 configs=$root/configs
 mkdir -p "$out/text"
+printf '%s\n' "$made_from" >"$out/made-from"
+
+# run PROGRAM...: so that a signal reaches it once, whoever got it: a terminal signals all, make its
+# child alone. In a session of its own it hears of none but what is passed on here.
+child=
+signal=
+pass_on() {
+  [ "$1 $signal" = "TERM TERM" ] || [ -z "$child" ] || kill -TERM "$child"
+  signal=$1
+  [ -n "$child" ] || exit 75
+}
+for s in INT TERM HUP; do trap "pass_on $s" $s; done
+run() {
+  setsid "$@" &
+  child=$!
+  code=0
+  wait $child || code=$?
+  while kill -0 $child 2>/dev/null; do code=0; wait $child || code=$?; done
+  child=
+  [ -z "$signal" ] || {
+    echo "tools/demo.sh: stopped; the same command goes on" >&2
+    exit 75
+  }
+  return $code
+}
 
 say() { printf '\n\033[1m%s\033[0m\n' "$*" >&2; }
 [ -t 2 ] && [ -z "${NO_COLOR:-}" ] || say() { printf '\n%s\n' "$*" >&2; }
@@ -88,15 +123,15 @@ say "2. Tokens: a vocabulary of 512 pieces"
 separator='\n\x0c\n'
 tokens=$out/tokens
 [ -f "$out/tokenizer.model" ] ||
-  "$ratplus" tokenizer train --input "$@" --separator "$separator" --vocab-size 512 \
+  run "$ratplus" tokenizer train --input "$@" --separator "$separator" --vocab-size 512 \
     --out "$out/tokenizer.model"
-[ -f "$tokens/val.bin" ] ||
-  "$ratplus" tokenize --tokenizer "$out/tokenizer.model" --input "$@" --separator "$separator" \
+[ -f "$tokens/train.bin" ] || # joined after val.bin
+  run "$ratplus" tokenize --tokenizer "$out/tokenizer.model" --input "$@" --separator "$separator" \
     --shuffle-seed 1 --val-tokens 131072 --out "$tokens"
 
 train() { # name, experiment, words...
   name=$1; experiment=$2; shift 2
-  "$ratplus" train --configs "$configs" experiment="$experiment" data_dir="$tokens" \
+  run "$ratplus" train --configs "$configs" experiment="$experiment" data_dir="$tokens" \
     tokenizer="$out/tokenizer.model" run_dir="$out/$name" "$@"
 }
 
@@ -126,7 +161,7 @@ measure() { # label, run, pattern...
   label=$1; run=$2; shift 2
   flags=
   for p in "$@"; do flags="$flags --pattern $p"; done
-  "$ratplus" eval loss --json --label "$label" --model "$out/$run" $flags --data "$tokens/val.bin" \
+  run "$ratplus" eval loss --json --label "$label" --model "$out/$run" $flags --data "$tokens/val.bin" \
     >>"$out/results.jsonl.tmp" 2>>"$out/notices"
 }
 if [ ! -f "$out/results.jsonl" ]; then
