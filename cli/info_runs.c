@@ -79,15 +79,21 @@ typedef struct {
   uint64_t bytes;
 } group;
 
-enum { GROUPS = 10 };
+enum { GROUPS = 12 };
 
 static void list_groups(const rp_train_memory *m, group g[GROUPS]) {
-  const group all[GROUPS] = {
-      {"parameters", "parameters", m->masters}, {"rounded copy", "copy", m->copy},
-      {"gradients", "gradients", m->grads},     {"optimizer", "optimizer", m->optimizer},
-      {"activations", "activations", m->acts},  {"work buffers", "work", m->work},
-      {"scratch", "scratch", m->scratch},       {"tables", "tables", m->tables},
-      {"loader", "loader", m->loader},          {"saving", "saving", m->saving}};
+  const group all[GROUPS] = {{"parameters", "parameters", m->masters},
+                             {"rounded copy", "copy", m->copy},
+                             {"gradients", "gradients", m->grads},
+                             {"optimizer", "optimizer", m->optimizer},
+                             {"activations", "activations", m->acts},
+                             {"work buffers", "work", m->work},
+                             {"scratch", "scratch", m->scratch},
+                             {"tables", "tables", m->tables},
+                             {"loader", "loader", m->loader},
+                             {"saving", "saving", m->saving},
+                             {"gathered units", "gathered", m->gathered},
+                             {"communicator", "communicator", m->comm}};
   memcpy(g, all, sizeof all);
 }
 
@@ -143,6 +149,63 @@ static void print_plan_json(const rp_train_plan *p) {
   printf("}\n");
 }
 
+static const char *strategy_name(int s) {
+  return s == 1 ? "FULL_SHARD" : s == 2 ? "SHARD_GRAD_OP" : "NO_SHARD";
+}
+
+static void print_rank_plan(const rp_rank_plan rows[3], const rp_rank_plan_opts *o) {
+  printf("over %d ranks        memory GiB  all-reduce MB  scatter MB  gather MB  collectives",
+         o->ranks);
+  printf(rows[0].seconds > 0 ? "  work s  network s  step s  binds\n" : "\n");
+  for (int i = 0; i < 3; i++) {
+    const rp_rank_plan *p = &rows[i];
+    printf("  %-18s %10.3f %14.1f %11.1f %10.1f %12lld", strategy_name(p->strategy),
+           (double)p->memory.total / (1 << 30), p->reduced * 1e-6, p->scattered * 1e-6,
+           p->gathered * 1e-6, (long long)p->collectives);
+    if (p->seconds > 0) printf(" %7.3f %10.3f %7.3f  %s", p->work, p->wire, p->seconds, p->binds);
+    printf("\n");
+  }
+}
+
+static void print_rank_plan_json(const rp_rank_plan rows[3], const rp_rank_plan_opts *o) {
+  for (int i = 0; i < 3; i++) {
+    const rp_rank_plan *p = &rows[i];
+    printf(
+        "{\"ranks\":%d,\"strategy\":\"%s\",\"memory\":%llu,\"all_reduce_bytes\":%.0f,"
+        "\"reduce_scatter_bytes\":%.0f,\"all_gather_bytes\":%.0f,\"collectives\":%lld",
+        o->ranks, strategy_name(p->strategy), (unsigned long long)p->memory.total, p->reduced,
+        p->scattered, p->gathered, (long long)p->collectives);
+    if (p->seconds > 0)
+      printf(
+          ",\"work_seconds\":%.6g,\"network_seconds\":%.6g,\"step_seconds\":%.6g,\"binds\":\"%s\"",
+          p->work, p->wire, p->seconds, p->binds);
+    printf("}\n");
+  }
+}
+
+/* What each strategy would hold, send and take. */
+static int info_ranks(const cli_args *a, const rp_config *c, bool json, int ranks) {
+  rp_rank_plan_opts o;
+  rp_rank_plan rows[3];
+  rp_error err = {0};
+  rp_rank_plan_defaults(&o);
+  o.ranks = ranks;
+  if (cli_has(a, "gpus-per-node")) o.per_node = (int)cli_int(a, "gpus-per-node");
+  o.link = 1e9 * cli_real(a, "link");
+  o.rate = 1e12 * cli_real(a, "rate");
+  o.latency = 1e-6 * cli_real(a, "latency");
+  if (o.per_node < 1 || o.link < 0 || o.rate < 0 || o.latency < 0)
+    return cli_fail(RP_USAGE,
+                    "--gpus-per-node takes a number from 1, --link, --rate and --latency "
+                    "take numbers above 0");
+  if (rp_rank_plan_make(c, &o, rows, &err)) return cli_error(&err);
+  if (json)
+    print_rank_plan_json(rows, &o);
+  else
+    print_rank_plan(rows, &o);
+  return 0;
+}
+
 int cli_info_plan(const cli_args *a, bool json, int ranks) {
   rp_config *c;
   rp_train_plan_opts o;
@@ -153,11 +216,12 @@ int cli_info_plan(const cli_args *a, bool json, int ranks) {
   rp_train_plan_defaults(&o);
   o.ranks = ranks > 0 ? ranks : 1;
   const rp_status st = rp_train_plan_make(c, &o, &plan, &err);
-  rp_config_free(c);
-  if (st) return cli_error(&err);
-  if (json)
+  int result = st ? cli_error(&err) : 0;
+  if (!st && json)
     print_plan_json(&plan);
-  else
+  else if (!st)
     print_plan(&plan);
-  return 0;
+  if (!st && o.ranks > 1) result = info_ranks(a, c, json, o.ranks);
+  rp_config_free(c);
+  return result;
 }

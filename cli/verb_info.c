@@ -157,7 +157,23 @@ static const cli_flag flags[] = {
      .type = CLI_INT,
      .value = "N",
      .fallback = "1",
-     .help = "plan a run on so many ranks"},
+     .help = "plan a run on so many ranks, by each strategy"},
+    {.name = "gpus-per-node",
+     .type = CLI_INT,
+     .value = "G",
+     .help = "with --ranks: ranks of a machine, which share its link (default: 1)"},
+    {.name = "link",
+     .type = CLI_REAL,
+     .value = "GB/s",
+     .help = "with --ranks: what a machine sends in a second"},
+    {.name = "rate",
+     .type = CLI_REAL,
+     .value = "TFLOP/s",
+     .help = "with --ranks: what a rank computes in a second"},
+    {.name = "latency",
+     .type = CLI_REAL,
+     .value = "US",
+     .help = "with --ranks: microseconds that every collective takes"},
     CLI_FLAG_PATTERN,
     {.name = "seq-len",
      .type = CLI_INT,
@@ -206,6 +222,8 @@ const cli_verb cli_verb_info = {
         "  ratplus info runs/a runs/b --svg curves.svg\n"
         "  ratplus info results.jsonl --svg results.svg\n"
         "  ratplus info experiment=fineweb_edu/ratplus-1b data.batch_size=4\n"
+        "  ratplus info experiment=fineweb_edu/ratplus-7b --ranks 64 --gpus-per-node 8 --link 50 "
+        "--rate 400\n"
         "  ratplus info --pattern 'D=16,W=256,I=4' --seq-len 4096\n"
         "  ratplus info model --pattern 'D=[1,64]*12' --svg pattern.svg",
     .flags = flags,

@@ -116,6 +116,27 @@ typedef struct {
 RP_API rp_status rp_train_plan_make(const rp_config *c, const rp_train_plan_opts *opts,
                                     rp_train_plan *out, rp_error *err);
 
+/* A run over ranks on paper: one row a strategy. Where no rate or link is given there is no time. */
+typedef struct {
+  size_t size; /* sizeof this struct; filled by rp_rank_plan_defaults */
+  int ranks, per_node;
+  double rate;    /* FLOP/s that a rank reaches */
+  double link;    /* bytes a second that a machine sends; one machine: each rank */
+  double latency; /* seconds that a collective takes whatever its size */
+} rp_rank_plan_opts;
+RP_API void rp_rank_plan_defaults(rp_rank_plan_opts *o);
+typedef struct {
+  int strategy;                        /* as trainer.fsdp.sharding_strategy: 3, 2, 1 */
+  rp_train_memory memory;              /* of a rank */
+  double reduced, scattered, gathered; /* bytes a rank sends in an iteration, by kind */
+  int64_t collectives;
+  double work, wire; /* seconds of an iteration that each alone would take */
+  double seconds;    /* with what is hidden hidden */
+  char binds[16];    /* "work", "network" or "both" */
+} rp_rank_plan;
+RP_API rp_status rp_rank_plan_make(const rp_config *c, const rp_rank_plan_opts *o,
+                                   rp_rank_plan rows[3], rp_error *err);
+
 /* What a run directory tells. */
 typedef struct {
   char dir[4096];

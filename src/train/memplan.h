@@ -3,6 +3,7 @@
 #define RP_TRAIN_MEMPLAN_H
 
 #include "config/settings.h"
+#include "model/spread.h"
 #include "ops/device.h"
 #include "ratplus/train.h"
 
@@ -15,5 +16,9 @@ void rp_memplan_advice(const rp_settings *s, rp_device_kind kind, int ranks, uin
                        char *out, size_t cap);
 /* RP_NO_MEMORY with the sum, what there is, and the advice, when it does not fit. */
 rp_status rp_memplan_check(const rp_settings *s, rp_device_kind kind, int ranks, rp_error *err);
+
+/* rp_rank_plan_make from settings read for o->ranks. */
+rp_status rp_rank_plan_settings(const rp_settings *s, rp_device_kind kind,
+                                const rp_rank_plan_opts *o, rp_rank_plan rows[3], rp_error *err);
 
 #endif
