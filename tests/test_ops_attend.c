@@ -38,7 +38,7 @@ static rp_rows rows_for(const shape *s, rp_ptr *pats) {
   rp_rows rows = {kern_alloc((size_t)s->rows * sizeof(rp_row)), s->rows, s->tokens, s->longest};
   int32_t tok = 0;
   for (int i = 0; i < s->rows; i++) {
-    ((rp_row *)rows.row.at)[i] = (rp_row){tok, s->n[i], 0, -1, s->plan[i]};
+    ((rp_row *)rows.row.at)[i] = (rp_row){.tok = tok, .n = s->n[i], .plan = s->plan[i]};
     tok += s->n[i];
   }
   *pats = kern_alloc(2 * (size_t)s->Hk * sizeof(rp_pat));
@@ -302,7 +302,7 @@ static void nan_reaches_those_who_see_it(void **state) {
   }
 }
 
-static void cached_rows_are_refused(void **state) {
+static void later_rows_without_a_cache_are_refused(void **state) {
   (void)state;
   kern_level l[4];
   const int levels = kern_levels(l);
@@ -311,15 +311,18 @@ static void cached_rows_are_refused(void **state) {
   for (int i = 0; i < levels; i++) {
     const rp_attend_args a = forward_for(&s, check_rng(800), l[i].real, l[i].real, RP_F32);
     rp_error err;
-    ((rp_row *)a.rows.row.at)->slot = 0;
-    check_fails(kern_try(&l[i], RP_OP_attend, &a, 1, &err), RP_FAIL, err, "slot 0");
+    ((rp_row *)a.rows.row.at)->pos = 3;
+    check_fails(kern_try(&l[i], RP_OP_attend, &a, 1, &err), RP_FAIL, err, "position 3");
     kern_free_all();
   }
 }
 
 static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(forward_is_the_definition),    cmocka_unit_test(backward_is_the_slope),
-    cmocka_unit_test(backward_levels_agree),        cmocka_unit_test(threads_do_not_change_a_bit),
-    cmocka_unit_test(nan_reaches_those_who_see_it), cmocka_unit_test(cached_rows_are_refused),
+    cmocka_unit_test(forward_is_the_definition),
+    cmocka_unit_test(backward_is_the_slope),
+    cmocka_unit_test(backward_levels_agree),
+    cmocka_unit_test(threads_do_not_change_a_bit),
+    cmocka_unit_test(nan_reaches_those_who_see_it),
+    cmocka_unit_test(later_rows_without_a_cache_are_refused),
 };
 CHECK_MAIN(tests)

@@ -30,7 +30,7 @@ static rp_gate_args forward_for(const shape *s, rp_rng r, rp_dtype real, rp_dtyp
   a.rows = (rp_rows){kern_alloc((size_t)s->rows * sizeof(rp_row)), s->rows, s->tokens, s->longest};
   int32_t tok = 0;
   for (int i = 0; i < s->rows; tok += s->n[i++])
-    ((rp_row *)a.rows.row.at)[i] = (rp_row){tok, s->n[i], 0, -1, 0};
+    ((rp_row *)a.rows.row.at)[i] = (rp_row){.tok = tok, .n = s->n[i]};
   a.p = kern_normal(&r, compute, like, s->tokens * a.ldp, 1.5);
   a.q = kern_tensor(compute, (int64_t)s->tokens * s->H * s->h);
   a.k = kern_tensor(compute, (int64_t)s->tokens * s->Hk * s->h);

@@ -62,7 +62,7 @@ double rp_cost_cache(const rp_model_settings *m, const rp_pats *pats, int64_t T,
 double rp_cost_blocks(const rp_model_settings *m, const rp_pats *pats, int64_t T, int64_t R,
                       rp_dtype dtype) {
   if (m->cell == RP_CELL_IDENTITY) return 0;
-  return rp_cost_seen(pats, -1, T, R).blocks * RP_BLOCK * rp_cost_entry(m, dtype);
+  return rp_cost_seen(pats, -1, T, R).blocks * RP_KV_BLOCK * rp_cost_entry(m, dtype);
 }
 
 double rp_cost_state(const rp_model_settings *m, int64_t R) {

@@ -25,12 +25,12 @@ typedef struct {
   double initial, local, dilated; /* keys that the last query sees, by the set they count in */
   double keys;                    /* their sum */
   double kept, ring;              /* entries of a cache's two lists after T tokens (count.h) */
-  double blocks;                  /* blocks of RP_BLOCK entries that hold them */
+  double blocks;                  /* blocks of RP_KV_BLOCK entries that hold them */
 } rp_seen;
 /* With rollback margin R; layer -1: all of them. */
 rp_seen rp_cost_seen(const rp_pats *pats, int layer, int64_t T, int64_t R);
 
-/* Bytes of one entry of one kv head, K and V. A block is RP_BLOCK of them. */
+/* Bytes of one entry of one kv head, K and V. A block is RP_KV_BLOCK of them. */
 double rp_cost_entry(const rp_model_settings *m, rp_dtype dtype);
 /* Bytes of the whole model's key-value cache after T tokens (model.md 4), keys and values in `dtype`,
  * without the recurrence state and without what blocks leave empty. */

@@ -23,7 +23,9 @@ typedef struct {
   int n;           /* tokens of the call */
   rp_ptr pats;     /* rp_pat [plans][Hk] of the layer at hand */
   int pats_stride; /* from one plan to the next */
-  rp_ptr rope;     /* none with pe: empty */
+  rp_ptr rope;     /* by position, none with pe: empty; for inference by token of the call */
+  rp_kv kv;        /* inference: the caches; pool none in training */
+  bool infer;      /* rows have positions of their own and may have caches */
   rp_carve tmp;    /* work buffers; a kind takes them and gives all back on return */
   bool dry;
   size_t scratch; /* dry: the most any op asks of the queue */

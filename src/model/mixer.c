@@ -59,10 +59,13 @@ static void forward(rp_run *r, const rp_tensor *w, rp_tensor x_in, rp_tensor x_o
   kept k = kept_at(r, base, &bytes);
   rp_tensor y = normed(r, w, x_in, k.stat);
   rp_linear(r, y, d, w[RP_SLOT_IN], P, d, k.p, false);
-  RP_PUT(r, gate, {r->rows, m->H, m->Hk, m->h, m->apply_re, P, k.p, k.q, k.k, k.v, r->rope, {0}});
+  RP_PUT(
+      r, gate,
+      {r->rows, m->H, m->Hk, m->h, m->apply_re, r->infer, P, k.p, k.q, k.k, k.v, r->rope, r->kv});
   RP_PUT(r, attend,
          {r->rows, m->H, m->Hk, m->h, r->pats_stride, 1 / sqrt(m->h), r->pats, k.q, k.k, k.v, k.a,
-          k.lse});
+          k.lse, r->kv});
+  if (r->infer) RP_PUT(r, append, {r->rows, m->Hk, m->h, r->pats_stride, r->pats, k.k, k.v, r->kv});
   if (x_out.p.at) {
     rp_tensor z = gated(r, &k, P);
     if (x_out.p.at != x_in.p.at) RP_PUT(r, cast, {(int64_t)r->n * d, x_in, x_out});

@@ -3,7 +3,7 @@
 
 #include "model/kind.h"
 
-enum { PLANS = 64 };
+enum { PLANS = RP_NET_PLANS };
 
 /* Where everything lies on the device; sizes only on a dry run. */
 typedef struct {
@@ -14,6 +14,7 @@ typedef struct {
   rp_tensor y;   /* the last norm's output, compute [n, d] */
   rp_ptr last_stat; /* of the last norm */
   rp_tensor dx, dy; /* gradients of the residual stream and of a norm's output, real [n, d] */
+  rp_tensor taken; /* inference: rows of the residual stream that logits are made of, real [n, d] */
 } buffers;
 
 struct rp_net {
@@ -46,6 +47,7 @@ static void run_init(rp_run *r, const rp_net *net, int batch, int T, int plan) {
   r->rows = (rp_rows){rp_ptr_add(net->rows, row), batch, r->n, T};
   r->pats_stride = m->N * m->Hk;
   r->rope = net->rope;
+  r->infer = net->o.infer;
   r->tmp.base = net->tmp.at;
 }
 
@@ -68,10 +70,11 @@ static void carve_acts(rp_net *net, rp_carve *c, const rp_run *r, rp_tensor *x) 
   net->layer_acts = one.used;
   bool each = net->o.train && !net->o.recompute;
   b->acts = rp_carve_take(c, net->layer_acts * (size_t)(each ? m->N : 1));
-  b->y = (rp_tensor){
-      rp_carve_take(c, (size_t)r->n * (size_t)m->d * (size_t)rp_dtype_bytes(net->compute)),
-      net->compute};
-  b->last_stat = rp_carve_take(c, (size_t)r->n * 2 * (size_t)rp_dtype_bytes(net->real));
+  const size_t last = (size_t)r->n * (net->o.infer ? 2 : 1); /* both picks of a call */
+  b->y = (rp_tensor){rp_carve_take(c, last * (size_t)m->d * (size_t)rp_dtype_bytes(net->compute)),
+                     net->compute};
+  b->last_stat = rp_carve_take(c, last * 2 * (size_t)rp_dtype_bytes(net->real));
+  if (net->o.infer) b->taken = (rp_tensor){rp_carve_take(c, 2 * bytes), net->real};
   if (!net->o.train) return;
   b->dx = (rp_tensor){rp_carve_take(c, bytes), net->real};
   b->dy = (rp_tensor){rp_carve_take(c, bytes), net->real};
@@ -111,22 +114,35 @@ static void layer_backward(const rp_net *net, rp_run *r, int i, const rp_tensor 
   if (net->mixer) net->mixer->backward(r, w, g, net->b.x[i], net->b.dx, l.mixer);
 }
 
-/* Embedding, all layers, last norm: b.y is the result. */
-static rp_status forward(rp_net *net, rp_run *r, const rp_weights *h, rp_ptr ids, rp_error *err) {
+/* Embedding and all layers: the residual stream behind them is b.x[N]. */
+static rp_status layers(rp_net *net, rp_run *r, const rp_weights *h, rp_ptr ids, rp_error *err) {
   const rp_model_settings *m = &net->m;
   const rp_tensor *w;
   RP_TRY(h->need(h->ctx, net->q, 0, &w, err));
   RP_PUT(r, embed, {r->n, m->d, m->V, ids, w[RP_SLOT_EMBED + 1], net->b.x[0]});
   for (int i = 0; i < m->N; i++) {
+    r->kv.layer = i;
     RP_TRY(h->need(h->ctx, net->q, i + 1, &w, err));
     layer_forward(net, r, i, w, true);
     h->done(h->ctx, net->q, i + 1);
   }
-  RP_TRY(h->need(h->ctx, net->q, m->N + 1, &w, err));
-  RP_PUT(r, norm,
-         {r->n, m->d, m->final_norm, net->b.x[m->N], w[RP_SLOT_LAST_NORM],
-          w[RP_SLOT_LAST_NORM_BIAS], net->b.y, net->b.last_stat});
   return RP_OK;
+}
+
+/* n rows of x through the last norm: b.y is the result. */
+static rp_status last_norm(rp_net *net, rp_run *r, const rp_weights *h, rp_tensor x, int n,
+                           rp_error *err) {
+  const rp_tensor *w;
+  RP_TRY(h->need(h->ctx, net->q, net->m.N + 1, &w, err));
+  RP_PUT(r, norm,
+         {n, net->m.d, net->m.final_norm, x, w[RP_SLOT_LAST_NORM], w[RP_SLOT_LAST_NORM_BIAS],
+          net->b.y, net->b.last_stat});
+  return RP_OK;
+}
+
+static rp_status forward(rp_net *net, rp_run *r, const rp_weights *h, rp_ptr ids, rp_error *err) {
+  RP_TRY(layers(net, r, h, ids, err));
+  return last_norm(net, r, h, net->b.x[net->m.N], r->n, err);
 }
 
 /* The matrix that makes logits: the embedding when tied. Units 0 and N+1 are held by now. */
@@ -191,8 +207,33 @@ static rp_status whole_score(rp_net *net, rp_run *r, const rp_weights *h, const 
   rp_tensor w;
   RP_TRY(forward(net, r, h, p->ids, err));
   RP_TRY(head_of(net, h, &w, err));
-  RP_PUT(r, pick, {r->n, net->m.d, net->m.V, net->b.y, w, p->wanted, p->lse, p->logit, p->best});
+  RP_PUT(r, pick,
+         {r->n, net->m.d, net->m.V, net->b.y, w, p->wanted, p->lse, p->logit, p->best, {0}});
   h->done(h->ctx, net->q, net->m.N + 1);
+  h->done(h->ctx, net->q, 0);
+  return RP_OK;
+}
+
+/* Inference: a rotation for every token, the layers over the caches, then what is wanted. */
+static rp_status whole_call(rp_net *net, rp_run *r, const rp_weights *h, const rp_net_call *p,
+                            rp_error *err) {
+  const rp_model_settings *m = &net->m;
+  const int wanted = p->picks[0].n + p->picks[1].n;
+  rp_tensor w;
+  if (net->rope.at || (r->dry && m->rope))
+    RP_PUT(r, rope, {0, r->n, m->h, m->rope_base, m->rope_scale, net->rope, r->rows});
+  RP_TRY(layers(net, r, h, p->ids, err));
+  if (wanted) RP_PUT(r, take, {wanted, m->d, r->n, p->at, net->b.x[m->N], net->b.taken});
+  if (wanted) RP_TRY(last_norm(net, r, h, net->b.taken, wanted, err));
+  if (wanted) RP_TRY(head_of(net, h, &w, err));
+  rp_tensor y = net->b.y;
+  for (int i = 0; i < 2; i++) {
+    const rp_take_logits *t = &p->picks[i];
+    if (t->n)
+      RP_PUT(r, pick, {t->n, m->d, m->V, y, w, t->ids, t->lse, t->logit, t->best, t->logits});
+    y = rp_tensor_at(y, (int64_t)t->n * m->d);
+  }
+  if (wanted) h->done(h->ctx, net->q, m->N + 1);
   h->done(h->ctx, net->q, 0);
   return RP_OK;
 }
@@ -215,20 +256,33 @@ static rp_status dry_grad(void *ctx, rp_queue *q, int unit, const rp_tensor **g,
 }
 static void dry_done(void *ctx, rp_queue *q, int unit) { (void)ctx, (void)q, (void)unit; }
 
-/* Walks a whole pass without a queue: what work buffers and scratch it takes. */
-static rp_status dry_run(rp_net *net, rp_carve *acts, rp_tensor *x, rp_run *r, rp_error *err) {
-  run_init(r, net, net->o.batch, net->o.T, 0);
-  r->dry = true;
-  carve_acts(net, acts, r, x);
-  dry_weights dw = {.last = net->m.N + 1};
+/* A call of n tokens, all of them wanted both ways. */
+static rp_status dry_call(rp_net *net, rp_run *r, const rp_weights *h, int n, rp_error *err) {
+  rp_net_call c = {.picks = {{.n = n}, {.n = n, .logits = {1}}}};
+  r->n = r->rows.tokens = n;
+  return whole_call(net, r, h, &c, err);
+}
+
+static rp_weights dry_hooks(const rp_net *net, dry_weights *dw) {
+  *dw = (dry_weights){.last = net->m.N + 1};
   for (int i = 0; i < RP_SLOTS; i++) {
     bool vector = i == RP_SLOT_NORM1 || i == RP_SLOT_NORM1_BIAS || i == RP_SLOT_NORM2 ||
                   i == RP_SLOT_NORM2_BIAS;
-    dw.w[0][i] = (rp_tensor){{0}, vector ? net->real : net->compute};
-    dw.w[1][i] = (rp_tensor){{0}, net->compute};
-    dw.g[i] = (rp_tensor){{0}, net->real};
+    dw->w[0][i] = (rp_tensor){{0}, vector ? net->real : net->compute};
+    dw->w[1][i] = (rp_tensor){{0}, net->compute};
+    dw->g[i] = (rp_tensor){{0}, net->real};
   }
-  rp_weights h = {&dw, dry_need, dry_done, dry_grad, dry_done};
+  return (rp_weights){dw, dry_need, dry_done, dry_grad, dry_done};
+}
+
+/* Walks a whole pass without a queue: what work buffers and scratch it takes. */
+static rp_status dry_run(rp_net *net, rp_carve *acts, rp_tensor *x, rp_run *r, rp_error *err) {
+  dry_weights dw;
+  run_init(r, net, net->o.batch, net->o.T, 0);
+  r->dry = true;
+  carve_acts(net, acts, r, x);
+  const rp_weights h = dry_hooks(net, &dw);
+  if (net->o.infer) return dry_call(net, r, &h, r->n, err);
   rp_pass p = {.batch = net->o.batch, .T = net->o.T, .grad = net->o.train, .weight = 1};
   RP_TRY(whole_pass(net, r, &h, &p, err));
   rp_net_pick s = {.batch = net->o.batch, .T = net->o.T};
@@ -290,7 +344,12 @@ static rp_status make_tables(rp_net *net, rp_error *err) {
                          &net->rows, err));
   if (!rope_bytes(net)) return RP_OK;
   RP_TRY(rp_device_alloc(net->dev, rope_bytes(net), "the RoPE table", &net->rope, err));
-  rp_op_rope(net->q, &(rp_rope_args){0, net->o.T, m->h, m->rope_base, m->rope_scale, net->rope});
+  if (!net->o.infer)
+    rp_op_rope(net->q, &(rp_rope_args){.count = net->o.T,
+                                       .h = m->h,
+                                       .base = m->rope_base,
+                                       .scale = m->rope_scale,
+                                       .table = net->rope});
   return RP_OK;
 }
 
@@ -349,9 +408,16 @@ rp_status rp_net_add_plan(rp_net *net, const rp_pats *pats, int *plan, rp_error 
                    pats->layers, pats->kv_heads, m->N, m->Hk);
   if (net->plans == PLANS)
     return rp_fail(err, RP_USAGE, "more than %d patterns in one run; use fewer at a time", PLANS);
-  rp_upload(net->q, rp_ptr_add(net->pats, pats_bytes(m) * (size_t)net->plans), pats->at,
-            pats_bytes(m));
   *plan = net->plans++;
+  return rp_net_set_plan(net, *plan, pats, err);
+}
+
+rp_status rp_net_set_plan(rp_net *net, int plan, const rp_pats *pats, rp_error *err) {
+  const rp_model_settings *m = &net->m;
+  if (plan < 0 || plan >= net->plans || pats->layers != m->N || pats->kv_heads != m->Hk)
+    return rp_fail(err, RP_USAGE, "plan %d of %d is not of %d layers and %d key-value heads", plan,
+                   net->plans, pats->layers, pats->kv_heads);
+  rp_upload(net->q, rp_ptr_add(net->pats, pats_bytes(m) * (size_t)plan), pats->at, pats_bytes(m));
   return RP_OK;
 }
 
@@ -364,7 +430,7 @@ static rp_status set_rows(rp_net *net, int batch, int T, int plan, rp_error *err
                    batch, T, plan, net->o.batch, net->o.T);
   if (net->rows_batch[plan] == batch && net->rows_T[plan] == T) return RP_OK;
   for (int b = 0; b < batch; b++) {
-    rp_row row = {.tok = b * T, .n = T, .pos = 0, .slot = -1, .plan = plan};
+    rp_row row = {.tok = b * T, .n = T, .plan = plan};
     size_t at = sizeof row * ((size_t)net->o.batch * (size_t)plan + (size_t)b);
     rp_upload(net->q, rp_ptr_add(net->rows, at), &row, sizeof row);
   }
@@ -394,6 +460,30 @@ rp_status rp_net_score(rp_net *net, const rp_weights *w, const rp_net_pick *p, r
   rp_run r;
   RP_TRY(start(net, &r, p->batch, p->T, p->plan, err));
   return whole_score(net, &r, w, p, err);
+}
+
+rp_status rp_net_run(rp_net *net, const rp_weights *w, const rp_net_call *call, rp_error *err) {
+  rp_run r;
+  const int n = call->rows.tokens;
+  if (!net->o.infer || n < 1 || n > net->o.T || call->picks[0].n > n || call->picks[1].n > n)
+    return rp_fail(err, RP_USAGE, "a call of %d tokens over caches does not fit its network", n);
+  run_init(&r, net, 1, n, 0);
+  r.rows = call->rows;
+  r.kv = call->kv;
+  rp_carve c = {net->acts.at, 0, 0};
+  carve_acts(net, &c, &r, net->b.x);
+  return whole_call(net, &r, w, call, err);
+}
+
+rp_status rp_net_run_scratch(rp_net *net, int n, size_t *bytes, rp_error *err) {
+  rp_run r;
+  dry_weights dw;
+  run_init(&r, net, 1, n, 0);
+  r.dry = true;
+  const rp_weights h = dry_hooks(net, &dw);
+  RP_TRY(dry_call(net, &r, &h, n, err));
+  *bytes = r.scratch;
+  return RP_OK;
 }
 
 rp_status rp_net_hidden(rp_net *net, const rp_weights *w, int batch, int T, int plan, rp_ptr ids,

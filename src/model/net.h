@@ -14,6 +14,8 @@ typedef struct {
   rp_dtype dtype; /* RP_F32 (real of the device) or RP_BF16 */
   bool train;     /* keeps what backward reads */
   bool recompute; /* keeps only each layer's input and makes the rest again in backward */
+  /* Inference over caches (rp_net_run): batch is 1, T the most tokens of a call. */
+  bool infer;
 } rp_net_opts;
 
 /* Bytes by group, without allocating (spec: `info` tells before a run starts). */
@@ -32,6 +34,9 @@ void rp_net_close(rp_net *net); /* NULL is fine; the queue must be idle */
 
 /* Adds a pattern for all layers; *plan is its number. Plan 0 is dense and always there. */
 rp_status rp_net_add_plan(rp_net *net, const rp_pats *pats, int *plan, rp_error *err);
+enum { RP_NET_PLANS = 64 }; /* the most there can be */
+/* Plan `plan`, added before, becomes another pattern; no call that uses it may be under way. */
+rp_status rp_net_set_plan(rp_net *net, int plan, const rp_pats *pats, rp_error *err);
 
 /* One micro-batch: forward, loss, and with grad backward. ids and labels: int32 [batch, T] on the
  * device. loss: rp_loss on the device, added to. */
@@ -50,6 +55,24 @@ typedef struct {
   rp_ptr ids, wanted, lse, logit, best;
 } rp_net_pick;
 rp_status rp_net_score(rp_net *net, const rp_weights *w, const rp_net_pick *p, rp_error *err);
+
+/* What is taken from the logits of some tokens of a call; outputs as in rp_pick_args, none: not. */
+typedef struct {
+  int n; /* tokens; 0: nothing */
+  rp_ptr ids, lse, logit, best, logits;
+} rp_take_logits;
+/* New tokens of any sessions over their caches, for a net opened with infer. All pointers are on the
+ * device. at: int32 [picks[0].n + picks[1].n], which tokens of the call the picks are of. */
+typedef struct {
+  rp_rows rows; /* positions, plans and cells as rp_row says */
+  rp_ptr ids;   /* int32 [rows.tokens] */
+  rp_ptr at;
+  rp_take_logits picks[2];
+  rp_kv kv; /* layer is the net's to set */
+} rp_net_call;
+rp_status rp_net_run(rp_net *net, const rp_weights *w, const rp_net_call *call, rp_error *err);
+/* Scratch of the largest call of exactly n tokens that the queue must have reserved. */
+rp_status rp_net_run_scratch(rp_net *net, int n, size_t *bytes, rp_error *err);
 
 /* Forward only: the final normed rows [batch*T, d] (compute), valid until the next call; times the
  * head they are the logits. For tests. */

@@ -84,7 +84,7 @@ static totals count(const rp_model_settings *m, const rp_pats *p, int layer, int
   for (int i = 0; i < 2; i++) {
     const double entry = rp_cost_entry(m, i ? RP_F32 : RP_BF16);
     n.cache[i] = (n.seen.kept + n.seen.ring) * entry;
-    n.blocks[i] = n.seen.blocks * RP_BLOCK * entry;
+    n.blocks[i] = n.seen.blocks * RP_KV_BLOCK * entry;
   }
   n.state = rp_cost_state(m, 0) / (layer < 0 ? 1 : m->N);
   return n;
@@ -153,7 +153,7 @@ static void add_text(rp_str *b, const rp_pattern_view *v, const totals *n, const
               200 * mean / (T + 1), (T + 1) / 2);
   rp_str_addf(b,
               "cache         keeps %.10g of %lld keys and values, %.2f%%, in %.10g blocks of %d\n",
-              kept, (long long)v->T, 100 * kept / T, n->seen.blocks / heads, RP_BLOCK);
+              kept, (long long)v->T, 100 * kept / T, n->seen.blocks / heads, RP_KV_BLOCK);
   if (m->h)
     add_table(b, v, n, d);
   else

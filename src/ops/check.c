@@ -88,6 +88,21 @@ static void check_zero(check *c, const rp_zero_args *a) {
   bytes_at(c, a->p, (double)a->bytes, "its target");
 }
 
+static void check_copy(check *c, const rp_copy_args *a) {
+  bytes_at(c, a->dst, (double)a->bytes, "dst");
+  bytes_at(c, a->src, (double)a->bytes, "src");
+}
+
+static void check_take(check *c, const rp_take_args *a) {
+  values(c, a->at, a->n, 4, "at");
+  matrix(c, a->x, REAL, a->rows, a->d, "x");
+  matrix(c, a->y, REAL, a->n, a->d, "y");
+}
+
+static void check_table(check *c, const rp_table_args *a) {
+  values(c, a->list, a->n, sizeof(rp_table_entry), "the list of entries");
+}
+
 static void check_cast(check *c, const rp_cast_args *a) {
   matrix(c, a->src, ANY, 1, a->n, "src");
   matrix(c, a->dst, ANY, 1, a->n, "dst");
@@ -135,6 +150,17 @@ static void check_norm_bwd(check *c, const rp_norm_bwd_args *a) {
 static void check_rope(check *c, const rp_rope_args *a) {
   must(c, a->h > 0 && a->h % 2 == 0 && a->scale > 0 && a->base > 0, "no rotation is so described");
   values(c, a->table, (int64_t)a->count * a->h, real_bytes(c), "table");
+  if (!a->rows.row.at) return;
+  rows_of(c, &a->rows);
+  must(c, a->count == a->rows.tokens, "its rows are not as many tokens as the table has");
+}
+
+static void caches(check *c, const rp_kv *kv, rp_tensor like, int h) {
+  if (!kv->pool.p.at) return;
+  must(c, kv->layer >= 0 && kv->layer < kv->layers && kv->margin >= 0 && kv->blocks >= 0,
+       "its caches are described wrongly");
+  matrix(c, kv->pool, COMPUTE, kv->blocks, rp_kv_block_elements(h), "the pool of blocks");
+  same(c, kv->pool, like);
 }
 
 /* Columns of the projection: o, q, k, x, and g where there is a recurrence. */
@@ -152,6 +178,7 @@ static void check_gate(check *c, const rp_gate_args *a) {
   matrix(c, a->k, COMPUTE, n, (int64_t)a->Hk * a->h, "k");
   matrix(c, a->v, COMPUTE, n, (int64_t)a->Hk * a->h, "v");
   same(c, a->p, a->q), same(c, a->q, a->k), same(c, a->k, a->v);
+  caches(c, &a->kv, a->k, a->h);
 }
 
 static void check_gate_bwd(check *c, const rp_gate_bwd_args *a) {
@@ -178,6 +205,19 @@ static void check_attend(check *c, const rp_attend_args *a) {
   matrix(c, a->out, COMPUTE, n, wide, "out");
   if (a->lse.at) values(c, a->lse, n * a->H, real_bytes(c), "lse");
   same(c, a->q, a->k), same(c, a->k, a->v), same(c, a->v, a->out);
+  caches(c, &a->kv, a->k, a->h);
+}
+
+static void check_append(check *c, const rp_append_args *a) {
+  const int64_t n = a->rows.tokens, kv = (int64_t)a->Hk * a->h;
+  heads(c, a->Hk, a->Hk, a->h);
+  rows_of(c, &a->rows);
+  values(c, a->pats, a->Hk, sizeof(rp_pat), "the patterns");
+  matrix(c, a->k, COMPUTE, n, kv, "k");
+  matrix(c, a->v, COMPUTE, n, kv, "v");
+  same(c, a->k, a->v);
+  must(c, a->kv.pool.p.at != 0, "there are no caches");
+  caches(c, &a->kv, a->k, a->h);
 }
 
 static void check_attend_bwd(check *c, const rp_attend_bwd_args *a) {
@@ -247,6 +287,7 @@ static void check_pick(check *c, const rp_pick_args *a) {
   if (a->best.at) values(c, a->best, a->n, 4, "best");
   if (a->logit.at) values(c, a->logit, a->n, real_bytes(c), "logit");
   if (a->logit.at) values(c, a->ids, a->n, 4, "ids");
+  if (a->logits.at) values(c, a->logits, (int64_t)a->n * a->V, real_bytes(c), "logits");
 }
 
 static void check_sumsq(check *c, const rp_sumsq_args *a) {

@@ -12,11 +12,14 @@
 #define RP_OPS_OPS_H
 
 #include "config/settings.h" /* rp_act, rp_norm, rp_opt_name, rp_pat */
-#include "ops/device.h"
+#include "ops/cache.h"
 
 #define RP_OPS(X) \
   X(zero) \
+  X(copy) \
   X(cast) \
+  X(take) \
+  X(table) \
   X(gemm) \
   X(embed) \
   X(embed_bwd) \
@@ -26,6 +29,7 @@
   X(gate) \
   X(gate_bwd) \
   X(attend) \
+  X(append) \
   X(attend_bwd) \
   X(ogate) \
   X(ogate_bwd) \
@@ -42,8 +46,10 @@ typedef struct {
   int32_t tok;  /* its first token in the call's n */
   int32_t n;    /* tokens, >= 1 */
   int32_t pos;  /* position of its first token; training 0 */
-  int32_t slot; /* session slot of its cache and state; training -1: none */
+  int32_t top;  /* the most tokens its cache ever held, pos or up to margin more; training 0 */
   int32_t plan; /* which pattern plan it runs in */
+  int32_t unused;
+  rp_ptr cell; /* its session's (cache.h); training none: the keys are the row's own */
 } rp_row;
 typedef struct {
   rp_ptr row;                     /* rp_row [count] on the device */
@@ -55,11 +61,32 @@ typedef struct {
   rp_ptr p;
   size_t bytes;
 } rp_zero_args;
+/* bytes at src go to dst. */
+typedef struct {
+  rp_ptr dst, src;
+  size_t bytes;
+} rp_copy_args;
 /* dst[i] = src[i], rounded to nearest even where narrower. F32, F64, BF16. */
 typedef struct {
   int64_t n;
   rp_tensor src, dst;
 } rp_cast_args;
+
+/* y[i,d] = x[at[i],d], n rows of real; at: int32 [n], below `rows`. */
+typedef struct {
+  int32_t n, d, rows;
+  rp_ptr at;
+  rp_tensor x, y;
+} rp_take_args;
+/* Entries of block tables: the int32 at `at` becomes `block`. list: rp_table_entry [n]. */
+typedef struct {
+  rp_ptr at;
+  int32_t block, unused;
+} rp_table_entry;
+typedef struct {
+  int32_t n;
+  rp_ptr list;
+} rp_table_args;
 
 /* c[M,N] = op(a)[M,K] * op(b)[K,N]. ta: a lies as [K,M]; tb: b lies as [N,K] (a weight [out,in] is
  * tb = 1). ld*: elements between stored rows. a and b: both compute; c: real or compute.
@@ -100,25 +127,29 @@ typedef struct {
   rp_ptr stat;
 } rp_norm_bwd_args;
 
-/* table[count][h] real for positions from..from+count-1: h/2 cosines, then h/2 sines of
- * (t / scale) * base^(-2i/h), computed in double. */
+/* table[count][h] real for positions from..from+count-1, or with rows for every token of the call
+ * (count = rows.tokens): h/2 cosines, then h/2 sines of (t / scale) * base^(-2i/h), computed in
+ * double. */
 typedef struct {
   int64_t from;
   int32_t count, h;
   double base, scale;
   rp_ptr table;
+  rp_rows rows; /* row none: from and count say which */
 } rp_rope_args;
 
 /* Gate, scan, rotate (model.md 2 a-c), one pass from the projection p[n, ldp] compute, columns
  * o H*h | q H*h | k Hk*h | x Hk*h | g Hk*h (g only when re), to q[n,H*h], k[n,Hk*h], v[n,Hk*h]
  * compute, rounded once after the rotation. re 0: k and x pass without the recurrence.
- * rope: table by position, none: no rotation. state: inference only, none in training. */
+ * rope: table by position, or with rope_by_token by token of the call; none: no rotation.
+ * A row with a cell goes on from its state and leaves there those after its last kv.states tokens. */
 typedef struct {
   rp_rows rows;
-  int32_t H, Hk, h, re;
+  int32_t H, Hk, h, re, rope_by_token;
   int64_t ldp;
   rp_tensor p, q, k, v;
-  rp_ptr rope, state;
+  rp_ptr rope;
+  rp_kv kv;
 } rp_gate_args;
 /* dp's columns q, k, x, g (compute) from dq[n,H*h], dk[n,Hk*h], dv[n,Hk*h] real. */
 typedef struct {
@@ -132,7 +163,7 @@ typedef struct {
 /* out[n,H*h] compute = softmax(q k^T * scale) v over the visible set of each query (model.md 3), one
  * online softmax in real. Query head j uses key-value head j / (H/Hk). pats: rp_pat [plans][Hk] of this
  * layer, plans pats_stride elements apart. lse[n,H] real: log-sum-exp of the scaled scores, for
- * backward; may be none. slot -1: the keys are those of the row itself. */
+ * backward; may be none. A row with a cell also sees the tokens before it, in its cache. */
 typedef struct {
   rp_rows rows;
   int32_t H, Hk, h, pats_stride;
@@ -140,7 +171,18 @@ typedef struct {
   rp_ptr pats;
   rp_tensor q, k, v, out;
   rp_ptr lse;
+  rp_kv kv;
 } rp_attend_args;
+/* The new tokens' keys and values k, v[n,Hk*h] compute go into the caches of their rows, each row with
+ * a cell: what leaves a window is kept or dropped, then the window takes the new ones (model.md 4).
+ * The blocks are in the tables already. */
+typedef struct {
+  rp_rows rows;
+  int32_t Hk, h, pats_stride;
+  rp_ptr pats;
+  rp_tensor k, v;
+  rp_kv kv;
+} rp_append_args;
 /* dq, dk, dv real from dout[n,H*h] real; out and lse as the forward left them. */
 typedef struct {
   rp_rows rows;
@@ -194,11 +236,11 @@ typedef struct {
 } rp_head_loss_args;
 
 /* What inference takes from the logits of x[n,d]: lse[n] real, best[n] int32 (lowest id on ties),
- * logit[n] real of ids[n] (int32; negative: 0). Any output may be none. */
+ * logit[n] real of ids[n] (int32; negative: 0), logits[n,V] real. Any output may be none. */
 typedef struct {
   int32_t n, d, V;
   rp_tensor x, w;
-  rp_ptr ids, lse, logit, best;
+  rp_ptr ids, lse, logit, best, logits;
 } rp_pick_args;
 
 /* One logical tensor inside the flat buffers, on the device. */

@@ -75,6 +75,10 @@ rp_case_tensor *rp_case_bytes(rp_case *c, rp_ptr *at, const void *bytes, size_t 
   return t;
 }
 
+void rp_case_points(rp_case *c, rp_case_tensor *in, size_t at, const rp_case_tensor *to) {
+  c->link[c->links++] = (rp_case_link){(int)(in - c->t), (int)(to - c->t), at};
+}
+
 void rp_case_also(rp_case *c, rp_case_tensor *t, rp_tensor *at) { place(c, t, at, true); }
 void rp_case_also_at(rp_case *c, rp_case_tensor *t, rp_ptr *at) { place(c, t, at, false); }
 
@@ -127,6 +131,13 @@ static void set_addresses(rp_case_run *r) {
     for (int j = 0; j < t->places; j++)
       memcpy((uint8_t *)&r->c + t->at[j], t->typed[j] ? (const void *)&typed : (const void *)&p,
              t->typed[j] ? sizeof typed : sizeof p);
+  }
+  for (int i = 0; i < r->c.links; i++) {
+    const rp_case_link *l = &r->c.link[i];
+    const rp_ptr p = tensor_at(r, l->to);
+    uint8_t *in =
+        (uint8_t *)r->c.raw + ((const uint8_t *)r->c.t[l->in].bytes - (uint8_t *)r->c.raw);
+    memcpy(in + l->at, &p, sizeof p);
   }
 }
 

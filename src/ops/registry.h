@@ -52,7 +52,13 @@ typedef union {
 #undef RP_X
 } rp_op_args;
 
-enum { RP_CASE_TENSORS = 20, RP_CASE_RAW = 8192 };
+/* The address of tensor `to` goes into the given contents of tensor `in`, `at` bytes from its start. */
+typedef struct {
+  int in, to;
+  size_t at;
+} rp_case_link;
+
+enum { RP_CASE_TENSORS = 20, RP_CASE_RAW = 8192, RP_CASE_LINKS = 128 };
 
 typedef struct rp_case rp_case;
 struct rp_case {
@@ -62,6 +68,8 @@ struct rp_case {
   rp_op_args before;
   rp_case_tensor t[RP_CASE_TENSORS];
   int tensors;
+  rp_case_link link[RP_CASE_LINKS];
+  int links;
   bool bench, bf16; /* sizes of the benchmark; COMPUTE is bfloat16 */
   uint64_t seed;
   rp_rng rng;
@@ -89,6 +97,8 @@ rp_case_tensor *rp_case_out(rp_case *c, rp_tensor *at, rp_case_type type, int64_
 rp_case_tensor *rp_case_at(rp_case *c, rp_ptr *at, rp_case_type type, int64_t n);
 /* Given contents, copied. */
 rp_case_tensor *rp_case_bytes(rp_case *c, rp_ptr *at, const void *bytes, size_t n);
+/* The address of `to` lies `at` bytes into what rp_case_bytes gave `in`. */
+void rp_case_points(rp_case *c, rp_case_tensor *in, size_t at, const rp_case_tensor *to);
 /* The same tensor also goes there. */
 void rp_case_also(rp_case *c, rp_case_tensor *t, rp_tensor *at);
 void rp_case_also_at(rp_case *c, rp_case_tensor *t, rp_ptr *at);

@@ -1,5 +1,6 @@
 /* registry_ops.c - for every op, what a case of it is. */
 #include <math.h>
+#include <stddef.h>
 
 #include "ops/registry.h"
 
@@ -13,6 +14,45 @@ static void case_zero(rp_case *c) {
   t->role = RP_CASE_INOUT;
   t->spread = 1000;
   c->bytes = 4.0 * n;
+}
+
+static void case_copy(rp_case *c) {
+  rp_copy_args *a = &c->args.copy;
+  const int n = rp_case_size(c, 1, 100000, 1 << 24);
+  a->bytes = (size_t)n * 4;
+  rp_case_at(c, &a->src, RP_CASE_I32, n)->spread = 1000;
+  rp_case_at(c, &a->dst, RP_CASE_I32, n)->role = RP_CASE_OUT;
+  c->bytes = 8.0 * n;
+}
+
+static void case_take(rp_case *c) {
+  rp_take_args *a = &c->args.take;
+  a->rows = rp_case_size(c, 1, 50, 4096);
+  a->n = rp_case_size(c, 1, 70, 64);
+  a->d = rp_case_size(c, 1, 200, 768);
+  rp_case_in(c, &a->x, RP_CASE_REAL, area(a->rows, a->d), 1);
+  rp_case_at(c, &a->at, RP_CASE_I32, a->n)->spread = a->rows;
+  rp_case_out(c, &a->y, RP_CASE_REAL, area(a->n, a->d), a->d, 0);
+  c->bytes = 8.0 * a->n * a->d;
+}
+
+/* Every other entry of one table is set. */
+enum { TABLE = 32 };
+static void case_table(rp_case *c) {
+  rp_table_args *a = &c->args.table;
+  rp_table_entry list[TABLE];
+  a->n = rp_case_size(c, 1, TABLE, TABLE);
+  for (int i = 0; i < a->n; i++)
+    list[i] = (rp_table_entry){.block = (int32_t)rp_rng_below(&c->rng, 1 << 20)};
+  rp_case_tensor *lists = rp_case_bytes(c, &a->list, list, sizeof *list * (size_t)a->n);
+  rp_ptr nowhere; /* only the entries lead to these */
+  for (int i = 0; i < a->n && c->tensors < RP_CASE_TENSORS; i++) {
+    rp_case_tensor *t = rp_case_at(c, &nowhere, RP_CASE_I32, 1);
+    t->places = 0;
+    t->role = RP_CASE_INOUT;
+    rp_case_points(c, lists, sizeof *list * (size_t)i, t);
+  }
+  if (a->n > c->tensors - 1) a->n = c->tensors - 1;
 }
 
 /* Exact: rounding to nearest even leaves no choice. */
@@ -145,7 +185,6 @@ static rp_rows case_rows(rp_case *c, rp_row row[4], int longest, int plans) {
     const int n = rp_case_size(c, 1, longest, 1024);
     row[i] = (rp_row){.tok = r.tokens,
                       .n = n,
-                      .slot = -1,
                       .plan = plans > 1 ? (int32_t)rp_rng_below(&c->rng, (uint64_t)plans) : 0};
     r.tokens += n;
     if (n > r.longest) r.longest = n;
@@ -168,20 +207,48 @@ static int64_t projected(int H, int Hk, int h, int re) {
   return (int64_t)h * (2 * H + (re ? 3 : 2) * Hk);
 }
 
+/* Half of the cases go on from states of a cache: rows stand somewhere, one tensor of states each. */
+static void gate_states(rp_case *c, rp_gate_args *a, rp_row *row) {
+  rp_kv *kv = &a->kv;
+  if (c->bench || rp_rng_below(&c->rng, 2)) return;
+  kv->blocks = kv->layers = 1;
+  kv->margin = (int32_t)rp_rng_below(&c->rng, 4);
+  kv->states = kv->margin + 1;
+  a->rope_by_token = 1;
+  rp_case_in(c, &kv->pool, RP_CASE_COMPUTE, rp_kv_block_elements(a->h), 1);
+  for (int i = 0; i < a->rows.count; i++) {
+    row[i].pos = (int32_t)rp_rng_below(&c->rng, 100);
+    row[i].top = row[i].pos + (int32_t)rp_rng_below(&c->rng, (uint64_t)kv->margin + 1);
+  }
+}
+static void gate_cells(rp_case *c, rp_gate_args *a, rp_case_tensor *rows) {
+  rp_ptr nowhere;
+  for (int i = 0; a->kv.states && i < a->rows.count; i++) {
+    rp_case_tensor *t = rp_case_at(c, &nowhere, RP_CASE_REAL, area(2 * a->kv.states, a->Hk * a->h));
+    t->places = 0;
+    t->role = RP_CASE_INOUT;
+    t->row = a->h;
+    t->spread = t->least = 1;
+    t->factor = 32;
+    rp_case_points(c, rows, sizeof(rp_row) * (size_t)i + offsetof(rp_row, cell), t);
+  }
+}
+
 static void case_gate(rp_case *c) {
   rp_gate_args *a = &c->args.gate;
   rp_row row[4];
   a->rows = case_rows(c, row, 80, 1);
   heads(c, &a->H, &a->Hk, &a->h);
   a->re = c->bench || rp_rng_below(&c->rng, 3);
+  gate_states(c, a, row);
   a->ldp = projected(a->H, a->Hk, a->h, a->re) + rp_case_size(c, 0, 5, 0);
   const int n = a->rows.tokens;
   rp_case_in(c, &a->p, RP_CASE_COMPUTE, n * a->ldp, 1);
-  rope_table(c, &a->rope, a->rows.longest, a->h);
+  rope_table(c, &a->rope, a->rope_by_token ? n : a->rows.longest, a->h);
   rp_case_out(c, &a->q, RP_CASE_COMPUTE, area(n, a->H * a->h), a->h, 4);
   rp_case_out(c, &a->k, RP_CASE_COMPUTE, area(n, a->Hk * a->h), a->h, 32)->least = 1;
   rp_case_out(c, &a->v, RP_CASE_COMPUTE, area(n, a->Hk * a->h), a->h, 32)->least = 1;
-  rp_case_bytes(c, &a->rows.row, row, sizeof *row * (size_t)a->rows.count);
+  gate_cells(c, a, rp_case_bytes(c, &a->rows.row, row, sizeof *row * (size_t)a->rows.count));
 }
 
 /* Gates near 1 make the sum over later tokens long, and cancel in (k_prev - k). */
@@ -223,6 +290,62 @@ static double pairs(const rp_rows *rows) { /* dense, of the benchmark */
   return (double)rows->tokens * (rows->longest + 1) / 2;
 }
 
+/* Caches for the rows of a case: where they stand, a pool with blocks in any order, and cells of one layer
+ * without states. pats [plans][Hk]. */
+enum { CASE_BLOCKS = 256 };
+typedef struct {
+  int32_t cell[4][64]; /* of each row: lists, tables */
+  size_t ints[4];
+} case_caches;
+
+static void cache_cell(case_caches *x, int i, const rp_row *row, const rp_pat *pats, rp_kv *kv,
+                       int Hk, const int32_t *order) {
+  int32_t *cell = x->cell[i], at = 2 * Hk;
+  for (int g = 0; g < Hk; g++) {
+    const int64_t end = row->pos + row->n > row->top ? row->pos + row->n : row->top;
+    const rp_pat p = pats[row->plan * Hk + g];
+    const int64_t entries[] = {rp_pat_in_kept(p, end, kv->margin),
+                               rp_pat_in_ring(p, end, kv->margin)};
+    for (int list = 0; list < 2; list++) {
+      cell[2 * g + list] = at;
+      for (int64_t e = 0; e < entries[list]; e += RP_KV_BLOCK)
+        cell[at++] = order[kv->blocks++ % CASE_BLOCKS];
+    }
+  }
+  x->ints[i] = (size_t)at;
+}
+
+static void caches(rp_case *c, case_caches *x, rp_kv *kv, rp_row *row, int rows, const rp_pat *pats,
+                   int Hk) {
+  int32_t order[CASE_BLOCKS];
+  for (int i = 0; i < CASE_BLOCKS; i++) order[i] = i;
+  for (int i = CASE_BLOCKS - 1; i > 0; i--) {
+    const int j = (int)rp_rng_below(&c->rng, (uint64_t)i + 1);
+    const int32_t one = order[i];
+    order[i] = order[j];
+    order[j] = one;
+  }
+  kv->layers = 1;
+  kv->margin = (int32_t)rp_rng_below(&c->rng, 4);
+  for (int i = 0; i < rows; i++) {
+    row[i].pos = (int32_t)rp_rng_below(&c->rng, 60);
+    row[i].top = row[i].pos + (int32_t)rp_rng_below(&c->rng, (uint64_t)kv->margin + 1);
+    cache_cell(x, i, &row[i], pats, kv, Hk, order);
+  }
+  kv->blocks = CASE_BLOCKS;
+}
+
+/* The rows and cells of caches(), as contents. */
+static void cache_contents(rp_case *c, const case_caches *x, rp_rows *rows, const rp_row *row) {
+  rp_ptr nowhere;
+  rp_case_tensor *list = rp_case_bytes(c, &rows->row, row, sizeof *row * (size_t)rows->count);
+  for (int i = 0; x && i < rows->count; i++) {
+    rp_case_tensor *t = rp_case_bytes(c, &nowhere, x->cell[i], x->ints[i] * sizeof(int32_t));
+    t->places = 0;
+    rp_case_points(c, list, sizeof *row * (size_t)i + offsetof(rp_row, cell), t);
+  }
+}
+
 /* exp multiplies the error of its argument, which grows with |q||k|. */
 enum { ATTEND = 64, ATTEND_BACK = 512 };
 
@@ -230,10 +353,17 @@ static void case_attend(rp_case *c) {
   rp_attend_args *a = &c->args.attend;
   rp_row row[4];
   rp_pat pats[12];
-  a->rows = case_rows(c, row, 150, 2);
+  const bool cached = !c->bench && rp_rng_below(&c->rng, 2);
+  a->rows = case_rows(c, row, cached ? 60 : 150, 2);
   heads(c, &a->H, &a->Hk, &a->h);
   a->pats_stride = a->Hk;
   a->scale = 1 / sqrt(a->h);
+  const size_t pats_bytes = patterns(c, pats, a->Hk, a->rows.longest);
+  case_caches x;
+  if (cached) {
+    caches(c, &x, &a->kv, row, a->rows.count, pats, a->Hk);
+    rp_case_in(c, &a->kv.pool, RP_CASE_COMPUTE, a->kv.blocks * rp_kv_block_elements(a->h), 1);
+  }
   const int n = a->rows.tokens;
   rp_case_in(c, &a->q, RP_CASE_COMPUTE, area(n, a->H * a->h), 1);
   rp_case_in(c, &a->k, RP_CASE_COMPUTE, area(n, a->Hk * a->h), 1);
@@ -243,9 +373,34 @@ static void case_attend(rp_case *c) {
   t->role = RP_CASE_OUT;
   t->factor = ATTEND;
   t->least = 1;
-  rp_case_bytes(c, &a->rows.row, row, sizeof *row * (size_t)a->rows.count);
-  rp_case_bytes(c, &a->pats, pats, patterns(c, pats, a->Hk, a->rows.longest));
+  cache_contents(c, cached ? &x : NULL, &a->rows, row);
+  rp_case_bytes(c, &a->pats, pats, pats_bytes);
   c->flops = 4 * pairs(&a->rows) * a->H * a->h;
+}
+
+/* Exact: entries are copied. */
+static void case_append(rp_case *c) {
+  rp_append_args *a = &c->args.append;
+  rp_row row[4];
+  rp_pat pats[12];
+  case_caches x;
+  int32_t H;
+  a->rows = case_rows(c, row, 60, 2);
+  heads(c, &H, &a->Hk, &a->h);
+  if (c->bench) a->Hk = 2;
+  a->pats_stride = a->Hk;
+  const size_t pats_bytes = patterns(c, pats, a->Hk, a->rows.longest);
+  caches(c, &x, &a->kv, row, a->rows.count, pats, a->Hk);
+  const int64_t n = area(a->rows.tokens, a->Hk * a->h);
+  rp_case_in(c, &a->k, RP_CASE_COMPUTE, n, 1);
+  rp_case_in(c, &a->v, RP_CASE_COMPUTE, n, 1);
+  rp_case_tensor *pool = rp_case_out(c, &a->kv.pool, RP_CASE_COMPUTE,
+                                     a->kv.blocks * rp_kv_block_elements(a->h), a->h, 0);
+  pool->role = RP_CASE_INOUT;
+  pool->spread = 1;
+  cache_contents(c, &x, &a->rows, row);
+  rp_case_bytes(c, &a->pats, pats, pats_bytes);
+  c->bytes = 4.0 * (double)n * (c->bf16 ? 2 : 4);
 }
 
 static void case_attend_bwd(rp_case *c) {
@@ -368,6 +523,12 @@ static void case_pick(rp_case *c) {
   rp_case_in(c, &a->x, RP_CASE_COMPUTE, area(a->n, a->d), 1);
   rp_case_in(c, &a->w, RP_CASE_COMPUTE, area(a->V, a->d), 0.2);
   rp_case_at(c, &a->ids, RP_CASE_I32, a->n)->spread = a->V;
+  if (!c->bench && rp_rng_below(&c->rng, 2)) {
+    rp_case_tensor *t = rp_case_at(c, &a->logits, RP_CASE_REAL, area(a->n, a->V));
+    t->role = RP_CASE_OUT;
+    t->row = a->V;
+    t->factor = 64;
+  }
   rp_ptr *const to[] = {&a->lse, &a->logit};
   for (int i = 0; i < 2; i++) {
     rp_case_tensor *t = rp_case_at(c, to[i], RP_CASE_REAL, a->n);

@@ -5,13 +5,13 @@
  * A cache has two lists per layer and kv head: KEPT, the initial and then the dilated positions, or
  * all of them when D = 1; and RING, the newest W + R positions from I on, none when D = 1. R, the
  * rollback margin, is how many tokens late a token leaves the window, so that truncating by as many
- * finds it there. A list is stored in blocks of RP_BLOCK positions, K and V of one kv head. */
+ * finds it there. A list is stored in blocks of RP_KV_BLOCK positions, K and V of one kv head. */
 #ifndef RP_PATTERN_COUNT_H
 #define RP_PATTERN_COUNT_H
 
 #include "pattern/segs.h"
 
-enum { RP_BLOCK = 16 };
+enum { RP_KV_BLOCK = 16 };
 
 /* Dilated positions s with (s + 1) mod D = 0 in from <= s < to. */
 RP_HD static inline int64_t rp_pat_dilated(rp_pat p, int64_t from, int64_t to) {
@@ -78,7 +78,7 @@ RP_HD static inline int64_t rp_pat_cache(rp_pat p, int64_t T, int64_t R) {
 /* Blocks that hold them. */
 RP_HD static inline int64_t rp_pat_blocks(rp_pat p, int64_t T, int64_t R) {
   const int64_t kept = rp_pat_in_kept(p, T, R), ring = rp_pat_in_ring(p, T, R);
-  return (kept + RP_BLOCK - 1) / RP_BLOCK + (ring + RP_BLOCK - 1) / RP_BLOCK;
+  return (kept + RP_KV_BLOCK - 1) / RP_KV_BLOCK + (ring + RP_KV_BLOCK - 1) / RP_KV_BLOCK;
 }
 
 #endif

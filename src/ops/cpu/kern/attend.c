@@ -75,19 +75,40 @@ typedef struct {
   const rp_attend_args *a;
   rp_row row;
   int g, head; /* key-value head, query head */
-  int32_t t0;  /* the tile's first query */
+  int32_t t0;  /* position of the tile's first query */
   int nq, np;  /* its queries; rounded up to lines */
   int hp;      /* h rounded up to lines */
 } job;
 
+/* `count` keys and values of a segment from its entry `first` on, to w->k and w->v. */
+static void pack_keys(const job *j, const work *w, const rp_seg *g, int32_t first, int count) {
+  const rp_attend_args *a = j->a;
+  const int h = a->h, hp = j->hp;
+  const int32_t slot = g->slot + first * g->slot_step;
+  if (g->src == RP_SRC_NEW) {
+    const int64_t ld = (int64_t)a->Hk * h, at = (j->row.tok + slot) * ld + (int64_t)j->g * h;
+    pack_rows(w->k, a->k, at, ld * g->slot_step, count, h, hp);
+    pack_rows(w->v, a->v, at, ld * g->slot_step, count, h, hp);
+    return;
+  }
+  const int32_t *table =
+      rp_cell_table(&a->kv, j->row.cell, a->Hk, h, sizeof(rp_real), j->g, g->src);
+  const int64_t value = (int64_t)RP_KV_BLOCK * h;
+  for (int i = 0; i < count;) {
+    const int32_t e = slot + i * g->slot_step;
+    const int64_t at = rp_kv_entry(table[e / RP_KV_BLOCK], e, h);
+    int run = (RP_KV_BLOCK - e % RP_KV_BLOCK + g->slot_step - 1) / g->slot_step;
+    if (run > count - i) run = count - i;
+    pack_rows(w->k + i * hp, a->kv.pool, at, (int64_t)h * g->slot_step, run, h, hp);
+    pack_rows(w->v + i * hp, a->kv.pool, at + value, (int64_t)h * g->slot_step, run, h, hp);
+    i += run;
+  }
+}
+
 /* Each query's own key: one score a query instead of a tile of them. */
 static void own_key(const job *j, const work *w, const rp_seg *g) {
-  const rp_attend_args *a = j->a;
-  const int64_t ld = (int64_t)a->Hk * a->h;
   const int from = g->pos - j->t0;
-  const int64_t at = (j->row.tok + g->pos) * ld + (int64_t)j->g * a->h;
-  pack_rows(w->k, a->k, at, ld, g->count, a->h, j->hp);
-  pack_rows(w->v, a->v, at, ld, g->count, a->h, j->hp);
+  pack_keys(j, w, g, 0, g->count);
   for (int q = 0; q < j->np; q++) w->s[q] = -(rp_real)INFINITY;
   for (int i = 0; i < g->count; i++)
     w->s[from + i] = dot(w->q + (from + i) * j->hp, w->k + i * j->hp, j->hp);
@@ -104,14 +125,10 @@ static void own_key(const job *j, const work *w, const rp_seg *g) {
 }
 
 static void segment(const job *j, const work *w, const rp_seg *g) {
-  const rp_attend_args *a = j->a;
-  const int64_t ld = (int64_t)a->Hk * a->h;
   const int hp = j->hp;
   for (int32_t first = 0; first < g->count; first += TILE) {
     const int count = g->count - first < TILE ? g->count - first : TILE;
-    const int64_t key = j->row.tok + g->pos + (int64_t)first * g->step;
-    pack_rows(w->k, a->k, key * ld + (int64_t)j->g * a->h, ld * g->step, count, a->h, hp);
-    pack_rows(w->v, a->v, key * ld + (int64_t)j->g * a->h, ld * g->step, count, a->h, hp);
+    pack_keys(j, w, g, first, count);
     tile_mm(count, j->np, hp, w->k, hp, 1, w->qt, TILE, w->s, TILE, false);
     if (!whole(g, first, count, j->t0, j->nq)) mask(w->s, g, first, count, j->t0, j->np);
     soften(w, count, j->np);
@@ -127,10 +144,11 @@ static void segment(const job *j, const work *w, const rp_seg *g) {
 
 static void attend_tile(const job *j, const work *w, rp_pat pat) {
   const rp_attend_args *a = j->a;
-  const int64_t ld = (int64_t)a->H * a->h, tok = j->row.tok + j->t0;
+  const int64_t ld = (int64_t)a->H * a->h, tok = j->row.tok + j->t0 - j->row.pos;
   const int hp = j->hp;
   rp_seg segs[RP_SEGS_MAX];
-  const int n = rp_segs(segs, pat, j->t0, j->t0 + j->nq);
+  const rp_past past = {j->row.pos, j->row.top, a->kv.margin};
+  const int n = rp_segs(segs, pat, past, j->t0, j->t0 + j->nq);
   pack_rows(w->q, a->q, tok * ld + (int64_t)j->head * a->h, ld, j->nq, a->h, hp);
   for (int i = 0; i < j->nq * hp; i++) w->q[i] *= (rp_real)a->scale;
   turn(w->qt, w->q, j->nq, hp, TILE);
@@ -160,7 +178,7 @@ void RP_DRIVER(attend)(rp_cpu_ctx *c, const void *args) {
   const rp_attend_args *a = args;
   const bool ok = is_compute(a->q) && a->q.dtype == a->k.dtype && a->q.dtype == a->v.dtype &&
                   a->q.dtype == a->out.dtype;
-  const rp_row *row = rows_of(c, &a->rows, "attend");
+  const rp_row *row = rows_of(c, &a->rows, &a->kv, "attend");
   if (!row || !dtypes(c, ok, "attend")) return;
   const int tiles = (a->rows.longest + TILE - 1) / TILE;
   const int64_t units = (int64_t)a->rows.count * a->Hk * tiles;
@@ -170,9 +188,10 @@ void RP_DRIVER(attend)(rp_cpu_ctx *c, const void *args) {
   for (int64_t u = 0; u < units; u++) {
     const int64_t i = u / tiles;
     job j = {.a = a, .row = row[i / a->Hk], .g = (int)(i % a->Hk)};
-    j.t0 = (tiles - 1 - (int32_t)(u % tiles)) * TILE;
-    if (j.t0 >= j.row.n) continue;
-    j.nq = j.row.n - j.t0 < TILE ? j.row.n - j.t0 : TILE;
+    const int32_t from = (tiles - 1 - (int32_t)(u % tiles)) * TILE;
+    if (from >= j.row.n) continue;
+    j.t0 = j.row.pos + from;
+    j.nq = j.row.n - from < TILE ? j.row.n - from : TILE;
     j.np = (int)round_up((size_t)j.nq, RP_LINE);
     j.hp = (int)round_up((size_t)a->h, RP_LINE);
     const work w = work_at(c->scratch, omp_get_thread_num(), a->h);

@@ -123,7 +123,7 @@ static void attend_bwd_tile(const job *j, const work *w, rp_pat pat) {
   const int64_t at = tok * ld + (int64_t)j->head * a->h;
   const int hp = j->hp;
   rp_seg segs[RP_SEGS_MAX];
-  const int n = rp_segs(segs, pat, j->t0, j->t0 + j->nq);
+  const int n = rp_segs(segs, pat, (rp_past){0}, j->t0, j->t0 + j->nq);
   pack_rows(w->q, a->q, at, ld, j->nq, a->h, hp);
   for (int i = 0; i < j->nq * hp; i++) w->q[i] *= (rp_real)a->scale;
   turn(w->qt, w->q, j->nq, hp, TILE);
@@ -172,7 +172,7 @@ void RP_DRIVER(attend_bwd)(rp_cpu_ctx *c, const void *args) {
   const bool ok = is_compute(a->q) && a->q.dtype == a->k.dtype && a->q.dtype == a->v.dtype &&
                   a->q.dtype == a->out.dtype && is_real(a->dout) && is_real(a->dq) &&
                   is_real(a->dk) && is_real(a->dv);
-  const rp_row *row = rows_of(c, &a->rows, "attend_bwd");
+  const rp_row *row = rows_of(c, &a->rows, &(rp_kv){0}, "attend_bwd");
   if (!row || !dtypes(c, ok, "attend_bwd")) return;
   const int64_t units = (int64_t)a->rows.count * a->Hk;
 #pragma omp parallel for num_threads(c->threads) schedule(dynamic)

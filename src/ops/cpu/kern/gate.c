@@ -43,16 +43,35 @@ size_t RP_SCRATCH(gate)(const rp_cpu_ctx *c, const void *args) {
   return (size_t)c->threads * GATE_ROWS * round_up((size_t)a->h, RP_LANES) * sizeof(rp_real);
 }
 
+/* A row's state of one head before its first token, and after a later one. */
+static rp_real *state_at(const rp_gate_args *a, const rp_row *row, int head, int32_t t) {
+  const rp_ptr p = rp_cell_state(&a->kv, row->cell, a->Hk, a->h, sizeof(rp_real), t);
+  return (rp_real *)p.at + (int64_t)head * a->h;
+}
+static void state_in(const rp_gate_args *a, const rp_row *row, int head, rp_real *k, rp_real *v) {
+  const rp_real *from = state_at(a, row, head, row->pos - 1);
+  memcpy(k, from, (size_t)a->h * sizeof(rp_real));
+  memcpy(v, from + (int64_t)a->Hk * a->h, (size_t)a->h * sizeof(rp_real));
+}
+static void state_out(const rp_gate_args *a, const rp_row *row, int head, int32_t t,
+                      const rp_real *k, const rp_real *v) {
+  rp_real *to = state_at(a, row, head, row->pos + t);
+  memcpy(to, k, (size_t)a->h * sizeof(rp_real));
+  memcpy(to + (int64_t)a->Hk * a->h, v, (size_t)a->h * sizeof(rp_real));
+}
+
 static void gate_unit(const rp_gate_args *a, const rp_row *row, int head, rp_real *scratch) {
   const int h = a->h, group = a->H / a->Hk;
   const int64_t hp = (int64_t)round_up((size_t)h, RP_LANES);
   const int64_t ldq = (int64_t)a->H * h, ldk = (int64_t)a->Hk * h;
   const columns col = columns_of(a->H, a->Hk, h);
+  const bool keep = a->re && row->cell.at;
   rp_real *k = scratch, *v = k + hp, *in = v + hp, *g = in + hp, *out = g + hp;
   memset(k, 0, (size_t)(2 * hp) * sizeof(rp_real));
+  if (keep && row->pos > 0) state_in(a, row, head, k, v);
   for (int32_t t = 0; t < row->n; t++) {
     const int64_t tok = row->tok + t, p = tok * a->ldp + (int64_t)head * h;
-    const rp_real *rope = rope_at(a->rope, row->pos + t, h);
+    const rp_real *rope = rope_at(a->rope, a->rope_by_token ? tok : row->pos + t, h);
     if (a->re) {
       load(g, a->p, p + col.g, h);
       for (int i = 0; i < h; i++) g[i] = sigmoid_real(g[i]);
@@ -60,6 +79,7 @@ static void gate_unit(const rp_gate_args *a, const rp_row *row, int head, rp_rea
       scan(k, g, in, h);
       load(in, a->p, p + col.x, h);
       scan(v, g, in, h);
+      if (keep && t >= row->n - a->kv.states) state_out(a, row, head, t, k, v);
     } else {
       load(k, a->p, p + col.k, h);
       load(v, a->p, p + col.x, h);
@@ -79,7 +99,7 @@ void RP_DRIVER(gate)(rp_cpu_ctx *c, const void *args) {
   const rp_gate_args *a = args;
   const bool ok = is_compute(a->p) && a->p.dtype == a->q.dtype && a->p.dtype == a->k.dtype &&
                   a->p.dtype == a->v.dtype;
-  const rp_row *row = rows_of(c, &a->rows, "gate");
+  const rp_row *row = rows_of(c, &a->rows, &a->kv, "gate");
   if (!row || !dtypes(c, ok, "gate")) return;
   const int64_t hp = (int64_t)round_up((size_t)a->h, RP_LANES);
   const int64_t units = (int64_t)a->rows.count * a->Hk;
@@ -184,7 +204,7 @@ void RP_DRIVER(gate_bwd)(rp_cpu_ctx *c, const void *args) {
   const rp_gate_bwd_args *a = args;
   const bool ok = is_compute(a->p) && a->p.dtype == a->dp.dtype && is_real(a->dq) &&
                   is_real(a->dk) && is_real(a->dv);
-  const rp_row *row = rows_of(c, &a->rows, "gate_bwd");
+  const rp_row *row = rows_of(c, &a->rows, &(rp_kv){0}, "gate_bwd");
   if (!row || !dtypes(c, ok, "gate_bwd")) return;
   const int64_t units = (int64_t)a->rows.count * a->Hk;
   const size_t each = bwd_reals(a);

@@ -210,6 +210,7 @@ static rp_gemm_args pick_product(const rp_pick_args *a, int32_t row, int32_t m, 
                         .c = {logits, RP_REAL}};
 }
 static size_t pick_own(const rp_pick_args *a) {
+  if (a->logits.at) return 0;
   return round_up((size_t)chunk_rows(a->n, a->V) * (size_t)a->V * sizeof(rp_real), 64);
 }
 size_t RP_SCRATCH(pick)(const rp_cpu_ctx *c, const void *args) {
@@ -240,9 +241,10 @@ void RP_DRIVER(pick)(rp_cpu_ctx *c, const void *args) {
   const rp_pick_args *a = args;
   if (!dtypes(c, is_compute(a->x) && a->x.dtype == a->w.dtype, "pick")) return;
   const int32_t rows = chunk_rows(a->n, a->V);
-  rp_real *logits = (rp_real *)c->scratch;
   for (int32_t row = 0; row < a->n; row += rows) {
     const int32_t m = a->n - row < rows ? a->n - row : rows;
+    rp_real *logits =
+        a->logits.at ? (rp_real *)a->logits.at + (int64_t)row * a->V : (rp_real *)c->scratch;
     const rp_gemm_args p = pick_product(a, row, m, (rp_ptr){(uintptr_t)logits});
     c->gemm(c, &p, pick_own(a));
 #pragma omp parallel for num_threads(c->threads) schedule(static)

@@ -76,20 +76,24 @@ static inline bool dtypes(rp_cpu_ctx *c, bool ok, const char *op) {
   return ok;
 }
 
-/* The rows of a call. Rows with a session slot (caches) are not served yet: a sticky error. */
-static inline const rp_row *rows_of(rp_cpu_ctx *c, const rp_rows *r, const char *op) {
+/* The rows of a call, looked at: NULL, with a sticky error, where one contradicts itself. kv: the
+ * op's caches; NULL where it looks into none. */
+static inline const rp_row *rows_of(rp_cpu_ctx *c, const rp_rows *r, const rp_kv *kv,
+                                    const char *op) {
   const rp_row *row = (const rp_row *)r->row.at;
   for (int32_t i = 0; i < r->count; i++) {
-    const bool inside = row[i].tok >= 0 && row[i].n >= 1 && row[i].n <= r->longest &&
-                        row[i].tok <= r->tokens - row[i].n;
-    if (row[i].slot >= 0 || row[i].pos != 0 || !inside) {
-      rp_fail(c->err, RP_FAIL,
-              "op %s: row %d (token %d, %d tokens, position %d, slot %d) is not a whole sequence "
-              "of the call's %d tokens; this device only runs whole sequences without a cache",
-              op, (int)i, (int)row[i].tok, (int)row[i].n, (int)row[i].pos, (int)row[i].slot,
-              (int)r->tokens);
-      return NULL;
-    }
+    const rp_row *x = &row[i];
+    const bool inside =
+        x->tok >= 0 && x->n >= 1 && x->n <= r->longest && x->tok <= r->tokens - x->n;
+    const bool stands = x->pos >= 0 && x->pos <= (1 << 30) - x->n && x->top >= x->pos;
+    const bool past = !kv || (x->cell.at ? kv->pool.p.at && x->top - x->pos <= kv->margin
+                                         : x->pos == 0 && x->top == 0);
+    if (inside && stands && past) continue;
+    rp_fail(c->err, RP_FAIL,
+            "op %s: row %d (token %d, %d tokens, position %d of %d) does not fit the call's %d "
+            "tokens or its cache; this is a bug",
+            op, (int)i, (int)x->tok, (int)x->n, (int)x->pos, (int)x->top, (int)r->tokens);
+    return NULL;
   }
   return row;
 }

@@ -1,4 +1,4 @@
-/* move.c - zeroing and conversion. */
+/* move.c - zeroing, copies and conversion. */
 #include "ops/cpu/kern/drivers.h"
 
 /* Part `i` of `n` items for `threads` threads, in whole multiples of `unit`. */
@@ -17,6 +17,37 @@ void RP_DRIVER(zero)(rp_cpu_ctx *c, const void *args) {
     const int64_t to = part((int64_t)a->bytes, 4096, i + 1, threads);
     memset((uint8_t *)a->p.at + from, 0, (size_t)(to - from));
   }
+}
+
+void RP_DRIVER(copy)(rp_cpu_ctx *c, const void *args) {
+  const rp_copy_args *a = args;
+  const int threads = a->bytes < 1 << 16 ? 1 : c->threads;
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (int i = 0; i < threads; i++) {
+    const int64_t from = part((int64_t)a->bytes, 4096, i, threads);
+    const int64_t to = part((int64_t)a->bytes, 4096, i + 1, threads);
+    memcpy((uint8_t *)a->dst.at + from, (const uint8_t *)a->src.at + from, (size_t)(to - from));
+  }
+}
+
+void RP_DRIVER(take)(rp_cpu_ctx *c, const void *args) {
+  const rp_take_args *a = args;
+  const int32_t *at = (const int32_t *)a->at.at;
+  for (int32_t i = 0; i < a->n; i++) {
+    if (at[i] < 0 || at[i] >= a->rows) {
+      rp_fail(c->err, RP_FAIL, "op take: row %d of %d; this is a bug", (int)at[i], (int)a->rows);
+      return;
+    }
+    memcpy((rp_real *)a->y.p.at + (int64_t)i * a->d,
+           (const rp_real *)a->x.p.at + (int64_t)at[i] * a->d, (size_t)a->d * sizeof(rp_real));
+  }
+}
+
+void RP_DRIVER(table)(rp_cpu_ctx *c, const void *args) {
+  const rp_table_args *a = args;
+  const rp_table_entry *list = (const rp_table_entry *)a->list.at;
+  (void)c;
+  for (int32_t i = 0; i < a->n; i++) *(int32_t *)list[i].at.at = list[i].block;
 }
 
 static float f32_of_f32(float x) { return x; }

@@ -4,7 +4,10 @@
 /* X: an op; S: an op with a scratch function (drivers.h lists those too). */
 #define RP_KERNELS(X, S) \
   X(zero) \
+  X(copy) \
   X(cast) \
+  X(take) \
+  X(table) \
   S(gemm) \
   X(embed) \
   X(embed_bwd) \
@@ -14,6 +17,7 @@
   S(gate) \
   S(gate_bwd) \
   S(attend) \
+  X(append) \
   S(attend_bwd) \
   X(ogate) \
   X(ogate_bwd) \
