@@ -227,26 +227,29 @@ static int stray_pattern(const char *arg) {
                   arg);
 }
 
+static int no_such_sub(const cli_verb *v, const char *arg) {
+  const char *names[32];
+  char buf[32][32];
+  size_t n = 0;
+  for (; v->subs[n] && n < 32; n++) {
+    snprintf(buf[n], sizeof buf[n], "%.*s", (int)strcspn(v->subs[n], "\t"), v->subs[n]);
+    names[n] = buf[n];
+  }
+  const char *near = cli_nearest(arg, names, n);
+  return cli_fail(RP_USAGE, "%s has no %s%s%s%s; `ratplus %s --help` lists what it has", v->name,
+                  arg, near ? "; did you mean " : "", near ? near : "", near ? "?" : "", v->name);
+}
+
 static int add_plain(cli_args *a, const char *arg) {
   const cli_verb *v = a->verb;
-  if (v->subs && !a->sub) {
-    const char *names[32];
-    size_t n = 0;
-    char buf[32][32];
-    for (; v->subs[n] && n < 32; n++) {
-      snprintf(buf[n], sizeof buf[n], "%.*s", (int)strcspn(v->subs[n], "\t"), v->subs[n]);
-      names[n] = buf[n];
-      if (strcmp(arg, buf[n]) == 0) {
-        a->sub = arg;
-        return 0;
-      }
+  for (size_t i = 0; v->subs && !a->sub && v->subs[i]; i++) {
+    const size_t n = strcspn(v->subs[i], "\t");
+    if (strlen(arg) == n && memcmp(arg, v->subs[i], n) == 0) {
+      a->sub = arg;
+      return 0;
     }
-    if (v->takes & CLI_TAKES_PLAIN) goto plain;
-    const char *near = cli_nearest(arg, names, n);
-    return cli_fail(RP_USAGE, "%s has no %s%s%s%s; `ratplus %s --help` lists what it has", v->name,
-                    arg, near ? "; did you mean " : "", near ? near : "", near ? "?" : "", v->name);
   }
-plain:
+  if (v->subs && !a->sub && !(v->takes & CLI_TAKES_PLAIN)) return no_such_sub(v, arg);
   if (*arg && is_word(arg)) {
     const int stray = stray_pattern(arg);
     if (stray) return stray;
@@ -318,8 +321,11 @@ int cli_args_parse(cli_args **out, const cli_verb *v, int argc, char **argv) {
       code = add_plain(a, arg);
     }
   }
-  if (!code && v->subs && !a->sub && !cli_has(a, "help") && !(v->takes & CLI_TAKES_PLAIN)) {
-    code = cli_fail(RP_USAGE, "%s what? `ratplus %s --help` lists what it has", v->name, v->name);
+  /* Plain arguments may stand before the word that is meant: files behind --input. */
+  if (!code && v->subs && !a->sub && !cli_has(a, "help")) {
+    code = a->n_plain ? no_such_sub(v, a->plain[0])
+                      : cli_fail(RP_USAGE, "%s what? `ratplus %s --help` lists what it has",
+                                 v->name, v->name);
   }
   cli_find_program_dir(a->program_dir, sizeof a->program_dir);
 fail:

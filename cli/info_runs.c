@@ -211,6 +211,8 @@ int cli_info_plan(const cli_args *a, bool json, int ranks) {
   rp_train_plan_opts o;
   rp_train_plan plan;
   rp_error err = {0};
+  if (cli_has(a, "ranks") && ranks < 1)
+    return cli_fail(RP_USAGE, "--ranks %d: give a number from 1 on", ranks);
   const int code = cli_compose(a, true, &c);
   if (code) return code;
   rp_train_plan_defaults(&o);

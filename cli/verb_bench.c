@@ -14,8 +14,8 @@ static int options(const cli_args *a, rp_bench_opts *o) {
   o->device = cli_text(a, "device");
   if (o->seconds < 0 || o->seconds > 3600)
     return cli_fail(RP_USAGE, "--seconds %g: give seconds from 0 to 3600", o->seconds);
-  if (cli_int(a, "steps") < 0 || cli_int(a, "steps") > 1000)
-    return cli_fail(RP_USAGE, "--steps %lld: give a count from 0 to 1000",
+  if (cli_has(a, "steps") && (cli_int(a, "steps") < 1 || cli_int(a, "steps") > 1000))
+    return cli_fail(RP_USAGE, "--steps %lld: give a count from 1 to 1000",
                     (long long)cli_int(a, "steps"));
   return cli_use_threads(a);
 }

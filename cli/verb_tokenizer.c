@@ -34,11 +34,6 @@ static int train(const cli_args *a, const rp_text_source *source) {
 
 static int run(const cli_args *a) {
   rp_text_source source;
-  size_t n;
-  const char *const *plain = cli_plain(a, &n);
-  if (!cli_sub(a))
-    return cli_fail(RP_USAGE, "tokenizer %s: say `ratplus tokenizer train --input FILE ...`",
-                    n ? plain[0] : "what?");
   int code = cli_text_source(a, &source);
   if (!code) code = train(a, &source);
   cli_text_source_free(&source);

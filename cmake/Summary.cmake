@@ -1,6 +1,7 @@
+list(PREPEND RATPLUS_BUILT_IN "OpenMP ${OpenMP_C_VERSION}")
 list(JOIN RATPLUS_BUILT_IN ", " built_in)
 message(STATUS "ratplus ${PROJECT_VERSION}, ${CMAKE_BUILD_TYPE}, ${CMAKE_SYSTEM_PROCESSOR}")
-message(STATUS "  with: OpenMP ${OpenMP_C_VERSION}, ${built_in}")
+message(STATUS "  with: ${built_in}")
 foreach(line IN LISTS RATPLUS_ABSENT_LINES)
   message(STATUS "  ${line}")
 endforeach()

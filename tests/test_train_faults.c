@@ -299,8 +299,7 @@ static void any_failed_allocation_is_a_status(void **state) {
   rp_mem_fail_at(0);
   check_ok(box_train(c, RP_DEVICE_CPU, NULL, false, NULL, &err), err);
   const uint64_t all = rp_mem_fail_at(0);
-  /* Every one of the first and last; of the many between as many as time allows. */
-  const uint64_t dense = 60;
+  /* Every one, and on a slow machine some of those that time does not reach. */
   const double t0 = rp_now();
   int tried = 0, failed = 0;
   for (uint64_t n = 1; n <= all; tried++) {
@@ -315,10 +314,8 @@ static void any_failed_allocation_is_a_status(void **state) {
     if (st != RP_OK && st != RP_NO_MEMORY) printf("# allocation %d: %s\n", (int)n, err.text);
     failed += st != RP_OK;
     if (rp_exists(run)) check_checkpoints(run);
-    const bool late = rp_now() - t0 > 15;
-    const bool near = !late && (n < dense || n + dense > all);
-    const uint64_t step = late ? 1 + all / 20 : 1 + all / 300;
-    n += near ? 1 : 1 + rp_rng_below(&r, 2 * step);
+    const bool late = rp_now() - t0 > 60;
+    n += late ? 1 + rp_rng_below(&r, 1 + all / 10) : 1;
   }
   printf("# %d allocations, %d tried, %d runs failed\n", (int)all, tried, failed);
   assert_true(failed > 10);

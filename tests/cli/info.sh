@@ -84,3 +84,4 @@ says "something else" 3 "" "neither a model" "$R" info "$0"
 says "a damaged model" 3 "" "before 2020" "$R" info "$S/pth/legacy.pth"
 says "a width that is missing" 2 "" "d_head=" "$R" info "$S/pth/bare.pth"
 says "paths and an experiment" 2 "" "not both" "$R" info model experiment=fineweb_edu/ratplus-1b
+says "no ranks" 2 "" "--ranks 0: give a number from 1 on" "$R" info experiment=x --ranks 0

@@ -188,7 +188,7 @@ refused "a missing model" 1 "nowhere.model" tokenize --tokenizer nowhere.model -
 refused "a folder without model" 2 "no tokenizer.model" tokenize --tokenizer folder --input a.txt --out bad
 check "none of these left a result" test ! -e bad/train.bin -a ! -e bad/val.bin
 refused "no verb of its own" 2 "tokenizer what?" tokenizer --input a.txt
-refused "another verb of its own" 2 "tokenizer trian" tokenizer trian --input a.txt
+refused "another verb of its own" 2 "tokenizer has no trian; did you mean train?" tokenizer trian --input a.txt
 refused "no vocabulary size" 2 "--vocab-size" tokenizer train --input a.txt --out bad.model
 refused "no model file" 2 "give --out" tokenizer train --input a.txt --vocab-size 300
 refused "too small a vocabulary" 2 "260" tokenizer train --input a.txt --vocab-size 20 --out bad.model
