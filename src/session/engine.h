@@ -15,6 +15,10 @@ rp_status rp_model_random(rp_model **out, const rp_model_settings *m, rp_device_
                           rp_dtype dtype, uint64_t seed, rp_error *err);
 const rp_model_settings *rp_model_settings_of(const rp_model *m);
 
+/* For benchmarks: takes the blocks that `tokens` more tokens of s have, contents as they are, and stands
+ * behind them. RP_NO_MEMORY when the pool is full. */
+rp_status rp_session_skip(rp_session *s, int64_t tokens, rp_error *err);
+
 /* Bytes that an engine with these options takes beside its pool, without allocating. */
 rp_status rp_engine_plan(const rp_device *d, const rp_model_settings *m, rp_dtype compute,
                          const rp_engine_opts *o, uint64_t *work, rp_error *err);
