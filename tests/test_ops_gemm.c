@@ -1,5 +1,5 @@
 /* Matrix products: oneDNN, both ways of bfloat16, and every level's own, against sums in double over
- * random shapes, strides and transposes; NaN, empty sums, repeatability. */
+ * random shapes, strides and transposes; few rows and one; NaN, empty sums, repeatability. */
 #include "check.h"
 
 #include <math.h>
@@ -54,11 +54,11 @@ static float value(rp_rng *r, rp_dtype t) {
   return t == RP_BF16 ? rp_bf16_to_f32(rp_f32_to_bf16(v)) : v;
 }
 
-static product product_make(rp_rng *r, const int s[3], bool bf16, rp_dtype real) {
-  product p = {.a = {.M = s[0], .N = s[1], .K = s[2]}};
+static product product_laid(rp_rng *r, const int s[3], int ta, int tb, bool bf16, rp_dtype real) {
+  product p = {.a = {.M = s[0], .N = s[1], .K = s[2], .ta = ta, .tb = tb}};
   rp_gemm_args *a = &p.a;
   const rp_dtype in = bf16 ? RP_BF16 : real;
-  a->ta = check_pick(r, 0, 1), a->tb = check_pick(r, 0, 1), a->accumulate = check_pick(r, 0, 1);
+  a->accumulate = check_pick(r, 0, 1);
   const rp_dtype out = !a->accumulate && check_pick(r, 0, 1) ? in : real;
   a->lda = (a->ta ? a->M : a->K) + (check_pick(r, 0, 1) ? check_pick(r, 0, 40) : 0);
   a->ldb = (a->tb ? a->K : a->N) + (check_pick(r, 0, 1) ? check_pick(r, 0, 40) : 0);
@@ -77,6 +77,11 @@ static product product_make(rp_rng *r, const int s[3], bool bf16, rp_dtype real)
   }
   p.got = malloc((size_t)(p.n[2] + 1) * sizeof(float));
   return p;
+}
+
+static product product_make(rp_rng *r, const int s[3], bool bf16, rp_dtype real) {
+  const int ta = check_pick(r, 0, 1), tb = check_pick(r, 0, 1);
+  return product_laid(r, s, ta, tb, bf16, real);
 }
 
 static void product_free(product *p) {
@@ -191,6 +196,60 @@ static void nan_stays_in_its_row(void **state) {
   }
 }
 
+static void same_row(const product *p, int row, const float *want, const char *name,
+                     const char *when) {
+  const rp_gemm_args *a = &p->a;
+  if (memcmp(p->got, want, (size_t)a->N * sizeof(float)))
+    fail_msg("%s: row %d of %dx%dx%d %s -> %s is not the same %s", name, row, a->M, a->N, a->K,
+             rp_dtype_name(a->a.dtype), rp_dtype_name(a->c.dtype), when);
+}
+
+/* Few rows times a weight: a row of c has the bits of that row alone, beside any others. */
+static void one_of_few(rp_rng *r, box *b, const char *name, const int s[3], bool bf16) {
+  product p = product_laid(r, s, 0, 1, bf16, rp_device_real(b->d));
+  const int64_t lda = p.a.lda, ldc = p.a.ldc;
+  float *const all = malloc((size_t)p.n[2] * sizeof(float));
+  assert_true(rp_gemm_is_few(&p.a));
+  product_run(&p, b);
+  product_check(&p, name);
+  memcpy(all, p.got, (size_t)p.n[2] * sizeof(float));
+  for (int m = 0; m < s[0]; m++) {
+    product alone = p;
+    alone.a.M = 1;
+    alone.n[0] = lda, alone.n[2] = ldc;
+    alone.x[0] += m * lda, alone.x[2] += m * ldc;
+    product_run(&alone, b);
+    same_row(&alone, m, all + m * ldc, name, "alone");
+  }
+  const int bad = check_pick(r, 0, s[0] - 1);
+  p.x[0][bad * lda + check_pick(r, 0, s[2] - 1)] = NAN;
+  product_run(&p, b);
+  for (int m = 0; m < s[0]; m++) {
+    product row = p;
+    row.got += m * ldc;
+    if (m != bad) same_row(&row, m, all + m * ldc, name, "beside NaN");
+    for (int n = 0; n < s[1] && m == bad; n++) assert_true(isnan(row.got[n]));
+  }
+  free(all);
+  product_free(&p);
+}
+
+static void a_row_of_few_is_that_row_alone(void **state) {
+  (void)state;
+  for (int which = 0; which < BOXES; which++) {
+    box b;
+    rp_rng r = check_rng(5);
+    if (!box_open(&b, which)) continue;
+    for (int i = 0; i < 2 * RP_FEW_ROWS; i++) {
+      const int s[3] = {i / 2 + 1,
+                        check_pick(&r, 0, 2) ? some_size(&r) : 2 * check_pick(&r, 0, 9) + 1,
+                        i % 16 < 2 ? check_pick(&r, 250, 600) : some_size(&r)};
+      one_of_few(&r, &b, names[which], s, i % 2);
+    }
+    box_close(&b);
+  }
+}
+
 /* The same bits again, and no allocation, once a shape was seen. */
 static void a_known_shape_repeats_without_memory(void **state) {
   (void)state;
@@ -219,6 +278,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(products_are_the_sums),
     cmocka_unit_test(an_empty_sum_is_zero),
     cmocka_unit_test(nan_stays_in_its_row),
+    cmocka_unit_test(a_row_of_few_is_that_row_alone),
     cmocka_unit_test(a_known_shape_repeats_without_memory),
 };
 CHECK_MAIN(tests)

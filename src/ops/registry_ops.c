@@ -79,11 +79,12 @@ static double gemm_terms(const rp_case *c, double *const *values, int t, int64_t
 static void case_gemm(rp_case *c) {
   rp_gemm_args *a = &c->args.gemm;
   const bool gaps = !c->bench && rp_rng_below(&c->rng, 2);
-  a->M = rp_case_size(c, 1, 150, 4096);
+  const bool few = !c->bench && rp_rng_below(&c->rng, 2); /* rows times a weight: decoding */
+  a->M = rp_case_size(c, 1, few ? 40 : 150, 4096);
   a->N = rp_case_size(c, 1, 200, 3072);
   a->K = rp_case_size(c, 1, 300, 768);
-  a->ta = !c->bench && rp_rng_below(&c->rng, 2);
-  a->tb = c->bench || rp_rng_below(&c->rng, 2);
+  a->ta = !c->bench && !few && rp_rng_below(&c->rng, 2);
+  a->tb = c->bench || few || rp_rng_below(&c->rng, 2);
   a->accumulate = !c->bench && rp_rng_below(&c->rng, 2);
   a->lda = (a->ta ? a->M : a->K) + (gaps ? rp_case_size(c, 0, 9, 0) : 0);
   a->ldb = (a->tb ? a->K : a->N) + (gaps ? rp_case_size(c, 0, 9, 0) : 0);

@@ -41,7 +41,9 @@ static bool own_product(const rp_cpu_engine *e, const rp_gemm_args *a) {
 
 static void gemm(rp_cpu_ctx *c, const rp_gemm_args *a, size_t used) {
   const rp_cpu_engine *e = c->products;
-  if (own_product(e, a))
+  if (rp_gemm_is_few(a))
+    e->table->few(c, a);
+  else if (own_product(e, a))
     e->table->gemm(c, a, used);
   else
     rp_products_gemm(e->products, c, a, used);
@@ -49,6 +51,7 @@ static void gemm(rp_cpu_ctx *c, const rp_gemm_args *a, size_t used) {
 
 static size_t gemm_scratch(const rp_cpu_ctx *c, const rp_gemm_args *a) {
   const rp_cpu_engine *e = c->products;
+  if (rp_gemm_is_few(a)) return 0;
   return own_product(e, a) ? e->table->gemm_scratch(c, a) : rp_products_scratch(e->products, a);
 }
 

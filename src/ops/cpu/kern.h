@@ -34,7 +34,16 @@ typedef struct {
   /* The level's own product, for ctx.gemm where there is no library. */
   void (*gemm)(rp_cpu_ctx *c, const rp_gemm_args *a, size_t used);
   size_t (*gemm_scratch)(const rp_cpu_ctx *c, const rp_gemm_args *a);
+  /* The product where rp_gemm_is_few; takes no scratch. */
+  void (*few)(const rp_cpu_ctx *c, const rp_gemm_args *a);
 } rp_cpu_table;
+
+/* Few rows times a weight as it lies: bounded by reading the weight. Up to this bound a row of c has
+ * the same bits whatever the other rows are and however many there are. */
+enum { RP_FEW_ROWS = 32 };
+static inline bool rp_gemm_is_few(const rp_gemm_args *a) {
+  return a->M <= RP_FEW_ROWS && a->tb && !a->ta;
+}
 
 extern const rp_cpu_table rp_cpu_table_ref, rp_cpu_table_ref64;
 #if defined(__x86_64__)
@@ -56,6 +65,7 @@ typedef float rp_real;
 /* The level's own product; its scratch begins `used` bytes into c->scratch. */
 void RP_LEVEL_NAME(rp_gemm_plain)(rp_cpu_ctx *c, const rp_gemm_args *a, size_t used);
 size_t RP_LEVEL_NAME(rp_gemm_plain_scratch)(const rp_cpu_ctx *c, const rp_gemm_args *a);
+void RP_LEVEL_NAME(rp_gemm_few)(const rp_cpu_ctx *c, const rp_gemm_args *a);
 #endif
 
 #endif

@@ -37,4 +37,5 @@ const rp_cpu_table RP_LEVEL_NAME(rp_cpu_table) = {
     .scratch = {RP_KERNELS(RP_NONE, RP_SCRATCH_AT)},
     .gemm = RP_LEVEL_NAME(rp_gemm_plain),
     .gemm_scratch = RP_LEVEL_NAME(rp_gemm_plain_scratch),
+    .few = RP_LEVEL_NAME(rp_gemm_few),
 };

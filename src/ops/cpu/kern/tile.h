@@ -8,17 +8,15 @@
 #define RP_OPS_CPU_KERN_TILE_H
 
 #include "ops/cpu/kern/lanes.h"
+#include "ops/cpu/kern/vec.h"
 
-/* Vectors as wide as the level's registers; the register block is 6 rows x BLOCK_VECS vectors. */
+/* The register block is 6 rows x BLOCK_VECS vectors. */
 #if defined(__AVX512F__)
-enum { VEC_BYTES = 64, BLOCK_VECS = 4 };
-#elif defined(__AVX2__)
-enum { VEC_BYTES = 32, BLOCK_VECS = 2 };
+enum { BLOCK_VECS = 4 };
 #else
-enum { VEC_BYTES = 16, BLOCK_VECS = 2 };
+enum { BLOCK_VECS = 2 };
 #endif
-typedef rp_real vec __attribute__((vector_size(VEC_BYTES), may_alias, aligned(sizeof(rp_real))));
-enum { VEC = VEC_BYTES / (int)sizeof(rp_real), RP_LINE = 64 / (int)sizeof(rp_real) };
+enum { RP_LINE = 64 / (int)sizeof(rp_real) };
 
 __attribute__((always_inline)) static inline void block_mm(const int mr, const int nv, int K,
                                                            const rp_real *a, int64_t am, int64_t ak,
