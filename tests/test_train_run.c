@@ -248,7 +248,7 @@ static rp_status train_spoilt(const rp_config *c, spoil *s, box_log *log, rp_tra
   rp_train_defaults(&o);
   o.event = box_event;
   o.ctx = log;
-  rp_threads_set(2);
+  rp_threads_set(1); /* as box_train: a library's products may depend on the threads */
   const rp_train_inner in = {
       .device = RP_DEVICE_CPU, .no_rate = true, .step = spoil_step, .ctx = s};
   return rp_train_with(c, &o, &in, result, err);
