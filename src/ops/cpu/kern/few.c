@@ -1,9 +1,10 @@
 /* few.c - the product of few rows with a weight [N, K] as it lies: what a step of decoding does.
  *
  * Such a product is bounded by reading the weight, so it is read once, in runs along k, by all
- * threads: each owns a range of C's columns. The sum of an element is one vector along k, whose lanes
- * are added at the end: its order depends neither on the other rows, nor on how many there are, nor on
- * the threads. Blocks of rows and columns only decide how many such sums are in registers at a time. */
+ * threads: each owns a range of C's columns. The sum of an element is one vector along k, whose
+ * lanes are added at the end: its order depends neither on the other rows, nor on how many there
+ * are, nor on the threads. Blocks of rows and columns only decide how many such sums are in
+ * registers at a time. */
 #include <string.h>
 
 #include "ops/cpu/kern/drivers.h"
@@ -21,8 +22,8 @@ enum { ROWS = 4, COLS = 12 };
 
 static inline vec reals(const void *x) { return *(const vec *)x; }
 
-/* Of 2 VEC bfloat16 those at even (odd 0) or odd places: both operands are split alike, so that no lane
- * need move. */
+/* Of 2 VEC bfloat16 those at even (odd 0) or odd places: both operands are split alike, so that no
+ * lane need move. */
 #ifdef RP_REAL_DOUBLE
 static inline vec halves(const void *x, const int odd) {
   uint16_t from[2 * VEC];
@@ -56,8 +57,8 @@ typedef struct {
 
 #define RP_EACH(i, n) _Pragma("GCC unroll 12") for (int i = 0; i < n; i++)
 
-/* Adds the products of one vector at byte `at` of every line. kind 0: reals; 1, 2: bfloat16 at even,
- * odd places. The operand with fewer lines is kept in registers. */
+/* Adds the products of one vector at byte `at` of every line. kind 0: reals; 1, 2: bfloat16 at
+ * even, odd places. The operand with fewer lines is kept in registers. */
 __attribute__((always_inline)) static inline void step(const int rows, const int cols,
                                                        const int kind, const lines *l, size_t at,
                                                        vec sum[ROWS][COLS]) {
@@ -144,7 +145,7 @@ RP_BLOCK(2, 3)
 RP_BLOCK(3, 3)
 RP_BLOCK(3, 4)
 RP_BLOCK(4, 4)
-/* By the rows of the larger groups: those, and groups of one row less (there are none of 0 or 1). */
+/* By the rows of the larger groups: those, and groups of one row less (none of 0 or 1). */
 static const block_at blocks[ROWS + 1][2] = {{NULL, NULL},
                                              {block_1_of_1, NULL},
                                              {block_2_of_2, NULL},
