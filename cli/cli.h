@@ -157,6 +157,7 @@ int cli_use_threads(const cli_args *a);
 /* On stdout: s quoted and escaped; `,"name":x`, nothing when x was not measured. The program never
  * sets a locale, so printf's point is a point. */
 void cli_json_string(const char *s);
+void cli_json_text(const char *s, size_t n); /* n bytes, which may hold NUL */
 void cli_json_real(const char *name, double x);
 
 /* "ratplus: error: TEXT" to stderr; returns the exit code of the error. */
@@ -174,6 +175,7 @@ typedef struct {
   bool terminal, drawn;
   double started, last; /* seconds */
 } cli_progress;
+double cli_seconds(void); /* of a clock that only goes forward */
 void cli_progress_start(cli_progress *p);
 /* done of total (0: unknown) and a text; draws at most ten times a second, and always at the end. */
 void cli_progress_update(cli_progress *p, uint64_t done, uint64_t total, const char *text);

@@ -1,13 +1,14 @@
 /* JSON on stdout, for verbs that print rows of their own. */
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "cli/cli.h"
 
-void cli_json_string(const char *s) {
+void cli_json_text(const char *s, size_t n) {
   putchar('"');
-  for (; *s; s++) {
-    const unsigned char c = (unsigned char)*s;
+  for (size_t i = 0; i < n; i++) {
+    const unsigned char c = (unsigned char)s[i];
     if (c == '"' || c == '\\')
       printf("\\%c", c);
     else if (c < 32)
@@ -17,6 +18,8 @@ void cli_json_string(const char *s) {
   }
   putchar('"');
 }
+
+void cli_json_string(const char *s) { cli_json_text(s, strlen(s)); }
 
 void cli_json_real(const char *name, double x) {
   if (isfinite(x)) printf(",\"%s\":%.9g", name, x);

@@ -9,7 +9,7 @@
 
 static cli_progress *bar; /* the one on the screen */
 
-static double seconds(void) {
+double cli_seconds(void) {
   struct timespec t;
   clock_gettime(CLOCK_MONOTONIC, &t);
   return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
@@ -19,7 +19,7 @@ void cli_progress_start(cli_progress *p) {
   const char *term = getenv("TERM");
   *p = (cli_progress){0};
   p->terminal = isatty(STDERR_FILENO) && !(term && strcmp(term, "dumb") == 0);
-  p->started = seconds();
+  p->started = cli_seconds();
   bar = p;
 }
 
@@ -45,7 +45,7 @@ static void time_left(char out[32], double s) {
 }
 
 void cli_progress_update(cli_progress *p, uint64_t done, uint64_t total, const char *text) {
-  const double now = seconds();
+  const double now = cli_seconds();
   if (!p->terminal || (now - p->last < 0.1 && done < total)) return;
   p->last = now;
   char line[512], left[32] = "";

@@ -6,6 +6,7 @@
 extern const cli_verb cli_verb_tokenizer, cli_verb_tokenize;
 extern const cli_verb cli_verb_convert, cli_verb_info;
 extern const cli_verb cli_verb_train, cli_verb_eval, cli_verb_bench;
+extern const cli_verb cli_verb_score, cli_verb_generate;
 extern const cli_verb cli_verb_config, cli_verb_man, cli_verb_completion;
 
 /* clang-format off: a line each, so that two additions do not meet. */
@@ -15,6 +16,8 @@ const cli_verb *const cli_verbs[] = {
     &cli_verb_tokenize,
     &cli_verb_train,
     &cli_verb_eval,
+    &cli_verb_score,
+    &cli_verb_generate,
     &cli_verb_bench,
     &cli_verb_convert,
     &cli_verb_info,

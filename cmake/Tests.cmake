@@ -21,6 +21,12 @@ elseif(RATPLUS_TESTS)
   set(RATPLUS_TESTS_LINE "off: cmocka not found (Debian package libcmocka-dev)")
 endif()
 
+# The example of docs/, as a user of the installed library would build it; tests/cli/generate.sh runs it.
+if(RATPLUS_TESTS)
+  add_executable(stream ${PROJECT_SOURCE_DIR}/docs/stream.c)
+  target_link_libraries(stream PRIVATE ratplus_program_flags ratplus_shared)
+endif()
+
 # tests/fuzz/fuzz_*.c: with RATPLUS_FUZZ libFuzzer drives them, else replay.c feeds them the corpus,
 # and they are tests like the others.
 file(GLOB fuzz_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/tests/fuzz/fuzz_*.c)
