@@ -79,21 +79,17 @@ typedef struct {
   uint64_t bytes;
 } group;
 
-enum { GROUPS = 12 };
+enum { GROUPS = 13 };
 
 static void list_groups(const rp_train_memory *m, group g[GROUPS]) {
-  const group all[GROUPS] = {{"parameters", "parameters", m->masters},
-                             {"rounded copy", "copy", m->copy},
-                             {"gradients", "gradients", m->grads},
-                             {"optimizer", "optimizer", m->optimizer},
-                             {"activations", "activations", m->acts},
-                             {"work buffers", "work", m->work},
-                             {"scratch", "scratch", m->scratch},
-                             {"tables", "tables", m->tables},
-                             {"loader", "loader", m->loader},
-                             {"saving", "saving", m->saving},
-                             {"gathered units", "gathered", m->gathered},
-                             {"communicator", "communicator", m->comm}};
+  const group all[GROUPS] = {
+      {"parameters", "parameters", m->masters}, {"rounded copy", "copy", m->copy},
+      {"gradients", "gradients", m->grads},     {"optimizer", "optimizer", m->optimizer},
+      {"activations", "activations", m->acts},  {"work buffers", "work", m->work},
+      {"scratch", "scratch", m->scratch},       {"tables", "tables", m->tables},
+      {"loader", "loader", m->loader},          {"saving", "saving", m->saving},
+      {"samples", "samples", m->samples},       {"gathered units", "gathered", m->gathered},
+      {"communicator", "communicator", m->comm}};
   memcpy(g, all, sizeof all);
 }
 

@@ -88,6 +88,16 @@ static void on_val(screen *s, const rp_train_event *e) {
   cli_progress_update(&s->bar, 0, 0, line);
 }
 
+/* On one line, whatever the text. */
+static void on_sample(const rp_train_event *e) {
+  char line[1024];
+  snprintf(line, sizeof line, "%s", e->text);
+  for (char *c = line; *c; c++)
+    if ((unsigned char)*c < 32 || *c == 127) *c = ' ';
+  cli_note("sample %lld/%lld  %s", (long long)e->step, (long long)e->of, line);
+  fflush(stderr);
+}
+
 static void on_event(void *ctx, const rp_train_event *e) {
   screen *s = ctx;
   switch (e->kind) {
@@ -102,6 +112,7 @@ static void on_event(void *ctx, const rp_train_event *e) {
     case RP_TRAIN_STEP: on_step(s, e); break;
     case RP_TRAIN_VAL: on_val(s, e); break;
     case RP_TRAIN_LOG: on_log(s, e); break;
+    case RP_TRAIN_SAMPLE: on_sample(e); break;
     case RP_TRAIN_SAVE: cli_note("saved %s in %.1f s", e->text, e->seconds); break;
     case RP_TRAIN_END: cli_progress_end(&s->bar); break;
   }

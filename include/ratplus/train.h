@@ -22,6 +22,7 @@ typedef enum {
   RP_TRAIN_LOG,       /* an iteration of the log interval ended; also in metrics.jsonl */
   RP_TRAIN_VAL,       /* validation goes on: step of `of` micro-batches */
   RP_TRAIN_SAVE,      /* a checkpoint was written: text is its folder, seconds what it took */
+  RP_TRAIN_SAMPLE,    /* text: a prompt and how the model goes on from it, UTF-8 */
   RP_TRAIN_END        /* finished, or stopped */
 } rp_train_kind;
 
@@ -89,6 +90,7 @@ typedef struct {
   uint64_t saving;   /* one tensor on its way to or from a file */
   uint64_t gathered; /* over ranks: units gathered from all, and their gradients */
   uint64_t comm;     /* the communicator's own buffers */
+  uint64_t samples;  /* the engine that makes samples of text */
   uint64_t total;
   uint64_t available;  /* what this machine (or its cgroup) has to give now */
   uint64_t checkpoint; /* bytes of one checkpoint on disk */

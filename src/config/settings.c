@@ -353,6 +353,9 @@ static void read_trainer(rp_typed *t, const rp_config *c, rp_trainer_settings *s
   s->shards = read_int(t, "data.shards", 1, 65536, 0);
   s->recompute = rp_typed_bool(t, "trainer.recompute", false);
   s->tokenizer = rp_typed_text(t, "tokenizer", NULL);
+  s->sample_every = read_int(t, "trainer.sample_every", 0, INT32_MAX, 0);
+  s->sample_tokens = read_int(t, "trainer.sample_tokens", 1, 4096, 64);
+  s->sample_prompt = rp_typed_text(t, "trainer.sample_prompt", NULL);
   read_saving(t, s);
   read_pretrained(t, c, s);
 }
@@ -510,5 +513,6 @@ void rp_settings_free(rp_settings *s) {
   rp_free(s->trainer.run_dir);
   rp_free(s->trainer.pretrained_path);
   rp_free(s->trainer.tokenizer);
+  rp_free(s->trainer.sample_prompt);
   memset(s, 0, sizeof *s);
 }

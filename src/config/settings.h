@@ -98,9 +98,12 @@ typedef struct {
   char *pretrained_path; /* NULL: from scratch */
   bool needs_pretrained; /* an adaptation or fine-tuning experiment with an empty path */
   rp_shard shard;
-  int shards;      /* data.shards; 0: the ranks at first start */
-  bool recompute;  /* trainer.recompute (ours): activations made again in backward */
-  char *tokenizer; /* key tokenizer (ours); NULL */
+  int shards;       /* data.shards; 0: the ranks at first start */
+  bool recompute;   /* trainer.recompute (ours): activations made again in backward */
+  char *tokenizer;  /* key tokenizer (ours); NULL */
+  int sample_every; /* iterations between samples of text (ours); 0: none */
+  int sample_tokens;
+  char *sample_prompt; /* NULL: the beginning of a document */
 } rp_trainer_settings;
 
 typedef struct {

@@ -392,6 +392,22 @@ static void finish_line(rp_training *r, rp_metrics *m, double grad_norm1, interv
   rp_training_status(r, "running", NULL);
 }
 
+/* A sample of text after state.step iterations, where it is time for one. */
+static void try_sample(rp_training *r) {
+  rp_error err = {0};
+  const char *text;
+  if (!r->sample || r->state.step % r->s.trainer.sample_every) return;
+  if (rp_text_sample_make(r->sample, r->state.step, &text, &err)) {
+    if (r->rank) return;
+    rp_log(RP_LOG_WARNING, "step %lld: no sample of text: %s", (long long)r->state.step - 1,
+           err.text);
+    return;
+  }
+  rp_train_event e = rp_training_event(r, RP_TRAIN_SAMPLE);
+  e.text = text;
+  rp_training_tell(r, &e);
+}
+
 /* ---- stopping and ending ---- */
 
 static rp_status stop_here(rp_training *r, rp_error *err) {
@@ -448,6 +464,7 @@ rp_status rp_training_loop(rp_training *r, rp_error *err) {
     }
     if (!stop && (last || (log && r->s.trainer.eval_when_log))) RP_TRY(validate(r, &m, &stop, err));
     if (log) finish_line(r, &m, grad_norm1, &in);
+    if (!stop) try_sample(r);
     if (stop || asked_to_stop(r)) return stop_here(r, err);
     if (last && r->s.trainer.save_checkpoint) {
       const rp_status st = save(r, err);

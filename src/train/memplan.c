@@ -6,6 +6,7 @@
 #include "model/net.h"
 #include "train/optimizer.h"
 #include "train/schedule.h"
+#include "train/text_sample.h"
 #include "train/trainer.h"
 
 static uint64_t largest_tensor(const rp_shape *s) {
@@ -26,7 +27,7 @@ static uint64_t loader_bytes(const rp_settings *s, int ranks) {
 
 static void add_up(rp_train_memory *m) {
   m->total = m->masters + m->copy + m->grads + m->optimizer + m->acts + m->work + m->scratch +
-             m->tables + m->loader + m->saving + m->gathered + m->comm;
+             m->tables + m->loader + m->saving + m->gathered + m->comm + m->samples;
 }
 
 static rp_status plan_on(rp_device *d, const rp_settings *s, int ranks, rp_train_memory *out,
@@ -61,6 +62,7 @@ static rp_status plan_on(rp_device *d, const rp_settings *s, int ranks, rp_train
   out->optimizer = rp_optimizer_plan(&lay, real, s->optim.name);
   /* Written straight from pages of the heap that no buffer above shares. */
   out->saving = s->trainer.save_checkpoint ? largest_tensor(&shape) : 0;
+  RP_GO(rp_text_sample_plan(d, s, &out->samples, err));
   out->checkpoint =
       (uint64_t)shape.total * sizeof(float) * (s->optim.name == RP_OPT_SGD ? 2 : 3) + (1u << 16);
   add_up(out);

@@ -168,6 +168,23 @@ static rp_status open_trainer(rp_training *r, const char *dir, rp_error *err) {
   return rp_trainer_init(&r->t, err);
 }
 
+/* Samples are to look at: a run goes on without them. Gathering the weights takes all ranks, so all
+ * make them, or none. */
+static rp_status open_sample(rp_training *r, rp_error *err) {
+  rp_error e = {0};
+  int64_t lacking = 0;
+  if (!r->s.trainer.sample_every) return RP_OK;
+  if (!r->tokenizer || rp_text_sample_open(&r->sample, &r->t, r->tokenizer, r->tokenizer_bytes, &e))
+    lacking = 1;
+  if (*e.text && r->rank == 0) rp_log(RP_LOG_WARNING, "no samples of text: %s", e.text);
+  if (r->comm)
+    RP_TRY(rp_comm_host_run(r->comm, RP_COMM_SUM, RP_I64, &lacking, &lacking, 1, 0, err));
+  if (!lacking) return RP_OK;
+  rp_text_sample_close(r->sample);
+  r->sample = NULL;
+  return RP_OK;
+}
+
 static rp_status open_files(rp_training *r, rp_error *err) {
   if (r->rank) return RP_OK;
   rp_status st = RP_OK;
@@ -197,6 +214,7 @@ static rp_status open_run(rp_training *r, rp_error *err) {
   r->reports = rp_calloc(1, rp_together_bytes(r->comm) + 1);
   RP_GO(rp_comm_agree(
       r->comm, r->reports ? open_trainer(r, dir, err) : rp_fail_memory(err, 64, "reports"), err));
+  RP_GO(open_sample(r, err));
   if (r->state.tokens < 0)
     r->state.tokens = r->state.step * r->s.trainer.global_batch * r->s.train.T;
   this_cpu(cpu);
@@ -319,6 +337,7 @@ static rp_status look_first(const rp_training *r, rp_train_result *out, int *don
 }
 
 static void close_training(rp_training *r) {
+  rp_text_sample_close(r->sample);
   rp_trainer_close(&r->t);
   rp_metrics_close(&r->metrics);
   rp_events_close(r->events);

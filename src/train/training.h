@@ -8,6 +8,7 @@
 #include "train/lock.h"
 #include "train/metrics.h"
 #include "train/rundir.h"
+#include "train/text_sample.h"
 #include "train/together.h"
 #include "train/trainer.h"
 
@@ -38,6 +39,7 @@ typedef struct {
   char *config_text; /* config.yaml */
   char *tokenizer;   /* bytes of tokenizer.model; NULL: none */
   size_t tokenizer_bytes;
+  rp_text_sample *sample;         /* NULL: none is asked for, or possible */
   double rate, flops;             /* product rate (0: unknown), FLOPs of an iteration */
   double began, before;           /* rp_now() at the loop's start; seconds of former starts */
   double last_save;               /* rp_now() */
