@@ -181,5 +181,26 @@ if [ ! -f "$out/results.jsonl" ]; then
 fi
 say "Perplexity on held-out text; key-value cache in bytes a token"
 "$ratplus" info "$out/results.jsonl" --svg "$out/results.svg"
+# What a model makes of a prompt, and how fast tokens come behind some thousands of others: there the
+# cache is what is read.
+generate() { "$ratplus" generate --model "$out/ratplus" --ignore-eos "$@" 2>"$out/statistics"; }
+sample() { # pattern
+  printf '%s:%s' "$1" "$start"
+  generate --pattern "$1" --prompt "$start" --max-tokens 60 --temperature 0.8 --top-p 0.9 --seed 7 |
+    tr '\n' ' '
+  head -c 16000 "$source" | generate --pattern "$1" --prompt - --max-length 32768 --max-tokens 128 \
+    >/dev/null
+  sed -n 's/^prompt: \([0-9]*\) tokens.*text: [0-9]* tokens, \(.*\); cache \(.*\), state.*/\n   behind \1 tokens: \2, a cache of \3/p' \
+    "$out/statistics"
+}
+if [ ! -f "$out/sample.txt" ]; then
+  source=$1
+  start='In the beginning'
+  [ -z "$text" ] || start=$(head -n 1 "$text" | cut -c 1-40)
+  for p in D=1 D=16; do sample $p; done >"$out/sample.txt.tmp"
+  mv "$out/sample.txt.tmp" "$out/sample.txt"
+fi
+say "6. Text of the RAT+ model, dense and seeing every 16th key"
+cat "$out/sample.txt"
 printf '\nThe picture: %s\nLoss curves: %s info %s %s --svg curves.svg\n' "$out/results.svg" \
   "$ratplus" "$out/ratplus" "$out/attention" >&2
