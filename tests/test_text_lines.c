@@ -84,7 +84,8 @@ static void json_lines(void **state) {
   gives(write_file("a.jsonl", all, sizeof all - 1), RP_TEXT_AUTO, want, NULL, number, 3);
   rp_error err = {0};
   rp_lines *l;
-  const char *text, *path = write_file("b.txt", "{\"q\": {\"a\": \"deep\"}}\n{\"q\": 1}\n", 32);
+  static const char deep[] = "{\"q\": {\"a\": \"deep\"}}\n{\"q\": 1}\n";
+  const char *text, *path = write_file("b.txt", deep, sizeof deep - 1);
   size_t n;
   check_ok(rp_lines_open(&l, path, RP_TEXT_JSONL, "q.a", NULL, &err), err);
   check_ok(rp_lines_next(l, &text, &n, &err), err);
