@@ -183,13 +183,19 @@ say "Perplexity on held-out text; key-value cache in bytes a token"
 "$ratplus" info "$out/results.jsonl" --svg "$out/results.svg"
 # What a model makes of a prompt, and how fast tokens come behind some thousands of others: there the
 # cache is what is read.
-generate() { "$ratplus" generate --model "$out/ratplus" --ignore-eos "$@" 2>"$out/statistics"; }
+generate() { # pattern, prompt or -, words...
+  pattern=$1; prompt=$2; shift 2
+  "$ratplus" generate --model "$out/ratplus" --ignore-eos --pattern "$pattern" --prompt "$prompt" "$@" \
+    >"$out/generated" 2>"$out/statistics" || {
+    cat "$out/statistics" >&2
+    exit 1
+  }
+}
 sample() { # pattern
-  printf '%s:%s' "$1" "$start"
-  generate --pattern "$1" --prompt "$start" --max-tokens 60 --temperature 0.8 --top-p 0.9 --seed 7 |
-    tr '\n' ' '
-  head -c 16000 "$source" | generate --pattern "$1" --prompt - --max-length 32768 --max-tokens 128 \
-    >/dev/null
+  generate "$1" "$start" --max-tokens 60 --temperature 0.8 --top-p 0.9 --seed 7
+  printf '%s: %s%s' "$1" "$start" "$(tr '\n' ' ' <"$out/generated")"
+  head -c 16000 "$source" >"$out/prompt"
+  generate "$1" - --max-length 32768 --max-tokens 128 <"$out/prompt"
   sed -n 's/^prompt: \([0-9]*\) tokens.*text: [0-9]* tokens, \(.*\); cache \(.*\), state.*/\n   behind \1 tokens: \2, a cache of \3/p' \
     "$out/statistics"
 }
