@@ -1,10 +1,9 @@
 /* ratplus/session.h - inference: a model, engines that run it, sessions that are timelines of it.
  *
- * A model is immutable weights, mapped from its file where that has the computed dtype, and shared by
- * every engine, thread and process that opens it. An engine is a model with a queue, a pool of cache
- * blocks sized at its start, and work buffers. A session belongs to one engine: its caches, the
- * float32 state of its recurrence, its position, its pattern. Two sessions of one engine may run in
- * different patterns. docs/inference.md draws what a cache holds.
+ * A model is immutable weights on a device, shared by every engine and thread. An engine is a model
+ * with a queue, a pool of cache blocks sized at its start, and work buffers. A session belongs to one
+ * engine: its caches, the float32 state of its recurrence, its position, its pattern. Two sessions of
+ * one engine may run in different patterns. docs/inference.md draws what a cache holds.
  *
  * Calls on one engine from several threads take turns; a session is one thread's at a time, except
  * rp_session_cancel. Close sessions before their engine and engines before their model. */
@@ -44,13 +43,12 @@ typedef struct {
   int layers, width, heads, kv_heads, head_width, ffn_width, vocab_size;
   int recurrence; /* keys and values pass the gated recurrence (RAT+) */
   int64_t parameters;
-  int64_t seq_len;         /* the length it was trained at, and the default limit of a session */
-  const char *dtype;       /* "float32" or "bfloat16": what it computes in */
-  const char *device;      /* its name */
-  const char *path;        /* the folder or file that was opened */
-  const char *tokenizer;   /* path of the tokenizer.model beside it; NULL: none */
-  uint64_t weights_mapped; /* bytes of the file's pages used as they are */
-  uint64_t weights_copied; /* bytes of private copies */
+  int64_t seq_len;       /* the length it was trained at, and the default limit of a session */
+  const char *dtype;     /* "float32" or "bfloat16": what it computes in */
+  const char *device;    /* its name */
+  const char *path;      /* the folder or file that was opened */
+  const char *tokenizer; /* path of the tokenizer.model beside it; NULL: none */
+  uint64_t weights;      /* bytes of memory they take */
 } rp_model_facts;
 /* Texts live as long as the model. */
 RP_API void rp_model_about(const rp_model *m, rp_model_facts *out);

@@ -187,7 +187,7 @@ void rp_model_about(const rp_model *m, rp_model_facts *out) {
   if (!m->borrowed) {
     const rp_params_bytes b =
         rp_params_plan(&m->params.lay, rp_device_real(m->dev), m->compute, false);
-    f.weights_copied = b.masters + b.copy;
+    f.weights = b.masters + b.copy;
   }
   f.size = out->size < sizeof f ? out->size : sizeof f;
   memcpy(out, &f, f.size);
