@@ -151,7 +151,7 @@ static void any_number_of_ranks(const char *joint, int by) {
   train_on(1, "3", name, -1);
   for (int n = 2; n <= 4; n += by) {
     for (int s = 1; s <= 3; s++) {
-      char shard[16], many[32];
+      char shard[16], many[64];
       snprintf(shard, sizeof shard, "%d", s);
       snprintf(many, sizeof many, "ranks%d-%s-%s", n, shard, joint);
       train_on(n, shard, many, -1);
@@ -196,7 +196,7 @@ static void late_ops_change_nothing(void **state) {
   check_needs_yaml();
   check_needs_ranks();
   for (int s = 1; s <= 3; s += 2) {
-    char shard[16], a[32], b[32], device[4];
+    char shard[16], a[64], b[64], device[4];
     snprintf(shard, sizeof shard, "%d", s);
     snprintf(a, sizeof a, "now-%d", s);
     snprintf(b, sizeof b, "late-%d", s);
