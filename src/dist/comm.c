@@ -143,15 +143,19 @@ done:
 
 /* Another rank's failure is heard at most this much later. */
 static const double look_every = 0.02;
+/* A longer pause between two looks was this rank's own: it was stopped, or its machine slept. That
+ * time is nobody's silence. */
+static const double own_pause = 1;
 
 static rp_status finish_moves(rp_comm *c, int n, rp_error *err) {
-  const double t0 = rp_now();
-  double next_look = t0 + look_every, pause = 0;
+  double t0 = rp_now(), last = t0, next_look = t0 + look_every, pause = 0; /* t0: silent since */
   int left = n;
   for (;;) {
     RP_TRY(c->wire->poll(c->own, &left, err));
     if (!left) return RP_OK;
     const double now = rp_now();
+    if (now - last > own_pause) t0 += now - last;
+    last = now;
     if (now >= next_look) {
       next_look = now + look_every;
       if (hear(c, NULL) || is_broken(c)) return RP_FAIL;
