@@ -5,15 +5,14 @@
  * sum of an element runs over k in order, in blocks of KC: it depends neither on the threads nor on
  * where the element lies. */
 #include "ops/cpu/kern/drivers.h"
+#include "ops/cpu/kern/vec.h"
 
-#if defined(__AVX512F__)
-enum { VECTOR = 64, MR = 6, NV = 4 };
+#if defined(__AVX512F__) || defined(__aarch64__)
+enum { MR = 6, NV = 4 };
 #elif defined(__AVX2__)
-enum { VECTOR = 32, MR = 6, NV = 2 };
-#elif defined(__aarch64__)
-enum { VECTOR = 16, MR = 6, NV = 4 };
+enum { MR = 6, NV = 2 };
 #else
-enum { VECTOR = 16, MR = 4, NV = 2 };
+enum { MR = 4, NV = 2 };
 #endif
 
 #if defined(__clang__)
@@ -23,15 +22,12 @@ enum { VECTOR = 16, MR = 4, NV = 2 };
 #endif
 
 enum {
-  LANES = VECTOR / (int)sizeof(rp_real),
-  NR = NV * LANES,
+  NR = NV * VEC,
   KC = 1024 / (int)sizeof(rp_real), /* rows of a packed panel: an MR x KC and a KC x NR fit L1/L2 */
   MC = MR * 16,
   NC = 4096 / (int)sizeof(rp_real) / NR * NR,
   ROWS = 2048 /* rows of C a thread works on before it packs b anew; bounds `sums` */
 };
-
-typedef rp_real vec __attribute__((vector_size(VECTOR), may_alias));
 
 /* Panels of one thread, and its sums where C is narrower than real. */
 typedef struct {
@@ -58,37 +54,34 @@ static inline rp_real widened(uint16_t v) { return (rp_real)rp_bf16_to_f32(v); }
 static inline rp_real same(rp_real v) { return v; }
 
 /* Panels of `width` lines by `depth` steps from x, where line l step k lies at x[l*sl + k*sk], into
- * out[panel][step][width]; lines past the end are 0. One stride is 1: the loop over it is inside. */
+ * out[panel][step][width]; lines past the end are 0. One stride is 1: the loop over it is inside.
+ * Inlined for each width, so that a step of a panel is a constant number of stores. */
 #define RP_PACK(name, type, convert) \
-  static void name(rp_real *out, const type *x, int64_t sl, int64_t sk, int lines, int depth, \
-                   int width) { \
+  __attribute__((always_inline)) static inline void name( \
+      rp_real *restrict out, const type *restrict x, int64_t sl, int64_t sk, int lines, int depth, \
+      const int width) { \
     for (int l0 = 0; l0 < lines; l0 += width, out += (size_t)width * (size_t)depth) { \
       const type *from = x + l0 * sl; \
       const int n = lines - l0 < width ? lines - l0 : width; \
-      if (sl == 1) { \
-        for (int k = 0; k < depth; k++) { \
-          const type *restrict row = from + k * sk; \
-          rp_real *restrict to = out + (size_t)k * (size_t)width; \
-          for (int l = 0; l < n; l++) to[l] = convert(row[l]); \
-          for (int l = n; l < width; l++) to[l] = 0; \
-        } \
-        continue; \
-      } \
-      for (int k0 = 0; k0 < depth; k0 += 16) { /* short runs, so that the columns stay in L1 */ \
-        const int k1 = k0 + 16 < depth ? k0 + 16 : depth; \
-        for (int l = 0; l < n; l++) \
-          for (int k = k0; k < k1; k++) \
-            out[(size_t)k * (size_t)width + (size_t)l] = convert(from[l * sl + k * sk]); \
-        for (int l = n; l < width; l++) \
-          for (int k = k0; k < k1; k++) out[(size_t)k * (size_t)width + (size_t)l] = 0; \
+      if (n < width) memset(out, 0, (size_t)width *(size_t)depth * sizeof *out); \
+      if (sl == 1 && n == width) { \
+        for (int k = 0; k < depth; k++) \
+          for (int l = 0; l < width; l++) out[k * width + l] = convert(from[k * sk + l]); \
+      } else if (sk == 1 && n == width) { \
+        for (int k = 0; k < depth; k++) \
+          for (int l = 0; l < width; l++) out[k * width + l] = convert(from[l * sl + k]); \
+      } else { \
+        for (int k = 0; k < depth; k++) \
+          for (int l = 0; l < n; l++) out[k * width + l] = convert(from[l * sl + k * sk]); \
       } \
     } \
   }
 RP_PACK(pack_real, rp_real, same)
 RP_PACK(pack_bf16, uint16_t, widened)
 
-static void pack(rp_real *out, rp_tensor x, int64_t at, int64_t sl, int64_t sk, int lines,
-                 int depth, int width) {
+__attribute__((always_inline)) static inline void pack(rp_real *out, rp_tensor x, int64_t at,
+                                                       int64_t sl, int64_t sk, int lines, int depth,
+                                                       const int width) {
   if (x.dtype == RP_BF16)
     pack_bf16(out, (const uint16_t *)x.p.at + at, sl, sk, lines, depth, width);
   else
@@ -103,26 +96,28 @@ static inline void micro(int depth, const rp_real *restrict a, const rp_real *re
       (vec){0};
   for (int k = 0; k < depth; k++, a += MR, b += NR) {
     vec row[NV];
-    RP_UNROLL for (int j = 0; j < NV; j++) row[j] = *(const vec *)(b + j * LANES);
-    RP_UNROLL for (int i = 0; i < MR; i++) {
-      const vec x = (vec){0} + a[i];
-      RP_UNROLL for (int j = 0; j < NV; j++) sum[i][j] += x * row[j];
-    }
+    RP_UNROLL for (int j = 0; j < NV; j++) row[j] = *(const vec *)(b + j * VEC);
+    RP_UNROLL for (int i = 0; i < MR; i++) RP_UNROLL for (int j = 0; j < NV; j++) sum[i][j] +=
+        a[i] * row[j];
   }
   RP_UNROLL for (int i = 0; i < MR; i++) RP_UNROLL for (int j = 0; j < NV; j++) tile[i][j] =
       sum[i][j];
 }
 
-/* c[m, n] (+)= a's panel times b's panel; the edges of C are written element by element. */
-static inline void put_tile(rp_real *c, int64_t ldc, int m, int n, bool add, const vec t[MR][NV]) {
+/* c[MR, NR] (+)= tile. */
+static inline void put_tile(rp_real *c, int64_t ldc, bool add, const vec t[MR][NV]) {
+  RP_UNROLL for (int i = 0; i < MR; i++) RP_UNROLL for (int j = 0; j < NV; j++) {
+    vec *to = (vec *)(c + i * ldc + j * VEC);
+    *to = add ? (vec)(*to + t[i][j]) : t[i][j];
+  }
+}
+
+/* c[m, n] (+)= a corner of the tile, at the edges of C. */
+static void put_edge(rp_real *c, int64_t ldc, int m, int n, bool add, const vec t[MR][NV]) {
   for (int i = 0; i < m; i++) {
     rp_real *restrict row = c + i * ldc;
     const rp_real *restrict from = (const rp_real *)t[i];
-    if (add) {
-      for (int j = 0; j < n; j++) row[j] += from[j];
-    } else {
-      for (int j = 0; j < n; j++) row[j] = from[j];
-    }
+    for (int j = 0; j < n; j++) row[j] = add ? row[j] + from[j] : from[j];
   }
 }
 
@@ -131,13 +126,14 @@ static void block(const panels *p, int rows, int cols, int depth, rp_real *c, in
   vec tile[MR][NV];
   for (int j = 0; j < cols; j += NR) {
     for (int i = 0; i < rows; i += MR) {
+      rp_real *to = c + i * ldc + j;
+      const int m = rows - i < MR ? rows - i : MR, n = cols - j < NR ? cols - j : NR;
+      for (int l = 0; l < m; l++) __builtin_prefetch(to + l * ldc, 1); /* rows of C lie far apart */
       micro(depth, p->a + (size_t)i * (size_t)depth, p->b + (size_t)j * (size_t)depth, tile);
-      const int m = rows - i, n = cols - j;
-      if (m >= MR && n >= NR)
-        put_tile(c + i * ldc + j, ldc, MR, NR, add, (const vec(*)[NV])tile);
+      if (m == MR && n == NR)
+        put_tile(to, ldc, add, (const vec(*)[NV])tile);
       else
-        put_tile(c + i * ldc + j, ldc, m < MR ? m : MR, n < NR ? n : NR, add,
-                 (const vec(*)[NV])tile);
+        put_edge(to, ldc, m, n, add, (const vec(*)[NV])tile);
     }
   }
 }
