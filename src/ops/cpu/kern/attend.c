@@ -32,7 +32,9 @@ static work work_at(uint8_t *scratch, int thread, int h) {
 }
 size_t RP_SCRATCH(attend)(const rp_cpu_ctx *c, const void *args) {
   const rp_attend_args *a = args;
-  return (size_t)c->threads * work_reals(a->h) * sizeof(rp_real);
+  const size_t tiles = (size_t)c->threads * work_reals(a->h) * sizeof(rp_real);
+  const size_t ones = RP_LEVEL_NAME(rp_attend_one_scratch)(c, a);
+  return tiles > ones ? tiles : ones;
 }
 
 /* Scores of the queries outside [t - far, t - near] become -inf. */
@@ -180,6 +182,8 @@ void RP_DRIVER(attend)(rp_cpu_ctx *c, const void *args) {
                   a->q.dtype == a->out.dtype;
   const rp_row *row = rows_of(c, &a->rows, &a->kv, "attend");
   if (!row || !dtypes(c, ok, "attend")) return;
+  RP_LEVEL_NAME(rp_attend_one)(c, a, row);
+  if (a->rows.longest == 1) return;
   const int tiles = (a->rows.longest + TILE - 1) / TILE;
   const int64_t units = (int64_t)a->rows.count * a->Hk * tiles;
   /* The tiles of a head follow each other, so that its keys stay in the cache, long ones first; who
@@ -189,7 +193,7 @@ void RP_DRIVER(attend)(rp_cpu_ctx *c, const void *args) {
     const int64_t i = u / tiles;
     job j = {.a = a, .row = row[i / a->Hk], .g = (int)(i % a->Hk)};
     const int32_t from = (tiles - 1 - (int32_t)(u % tiles)) * TILE;
-    if (from >= j.row.n) continue;
+    if (from >= j.row.n || j.row.n == 1) continue;
     j.t0 = j.row.pos + from;
     j.nq = j.row.n - from < TILE ? j.row.n - from : TILE;
     j.np = (int)round_up((size_t)j.nq, RP_LINE);

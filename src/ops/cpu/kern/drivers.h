@@ -14,6 +14,10 @@
 RP_OPS(RP_X)
 #undef RP_X
 
+/* attend's rows of one token (attend_one.c); the others are left alone. */
+void RP_LEVEL_NAME(rp_attend_one)(rp_cpu_ctx *c, const rp_attend_args *a, const rp_row *rows);
+size_t RP_LEVEL_NAME(rp_attend_one_scratch)(const rp_cpu_ctx *c, const rp_attend_args *a);
+
 #define RP_SCRATCH_OPS(X) \
   X(gemm) X(norm_bwd) X(gate) X(gate_bwd) X(attend) X(attend_bwd) X(head_loss) X(pick) X(sumsq)
 #define RP_X(name) size_t RP_SCRATCH(name)(const rp_cpu_ctx *c, const void *args);

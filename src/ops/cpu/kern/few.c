@@ -5,8 +5,6 @@
  * lanes are added at the end: its order depends neither on the other rows, nor on how many there
  * are, nor on the threads. Blocks of rows and columns only decide how many such sums are in
  * registers at a time. */
-#include <string.h>
-
 #include "ops/cpu/kern/drivers.h"
 #include "ops/cpu/kern/vec.h"
 
@@ -33,20 +31,11 @@ static inline vec halves(const void *x, const int odd) {
   return v;
 }
 #else
-typedef uint32_t words __attribute__((vector_size(VEC_BYTES), may_alias, aligned(2)));
 static inline vec halves(const void *x, const int odd) {
-  const words w = *(const words *)x;
+  const vec_words w = *(const vec_words *)x;
   return odd ? (vec)(w & 0xffff0000u) : (vec)(w << 16);
 }
 #endif
-
-static inline rp_real sum_of(vec v) {
-  rp_real lane[VEC];
-  memcpy(lane, &v, sizeof lane);
-  for (int n = VEC / 2; n > 0; n /= 2)
-    for (int l = 0; l < n; l++) lane[l] += lane[l + n];
-  return lane[0];
-}
 
 /* ---- a block of sums ---- */
 
@@ -54,8 +43,6 @@ static inline rp_real sum_of(vec v) {
 typedef struct {
   const uint8_t *x[ROWS], *w[COLS];
 } lines;
-
-#define RP_EACH(i, n) _Pragma("GCC unroll 12") for (int i = 0; i < n; i++)
 
 /* Adds the products of one vector at byte `at` of every line. kind 0: reals; 1, 2: bfloat16 at
  * even, odd places. The operand with fewer lines is kept in registers. */
@@ -124,7 +111,7 @@ __attribute__((always_inline)) static inline void block(const int rows, const in
   }
   if (bytes > whole) last(rows, cols, narrow, &l, whole, bytes - whole, sum);
   rp_real sums[ROWS][COLS]; /* the vectors are in registers: no index that is not a constant */
-  RP_EACH(m, rows) RP_EACH(n, cols) sums[m][n] = sum_of(sum[m][n]);
+  RP_EACH(m, rows) RP_EACH(n, cols) sums[m][n] = vec_sum(sum[m][n]);
   for (int m = 0; m < rows; m++)
     for (int n = 0; n < cols && col + n < end; n++) put(a, row + m, col + n, sums[m][n]);
 }

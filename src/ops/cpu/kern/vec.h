@@ -3,6 +3,8 @@
 #ifndef RP_OPS_CPU_KERN_VEC_H
 #define RP_OPS_CPU_KERN_VEC_H
 
+#include <string.h>
+
 #include "ops/cpu/kern.h"
 
 #if defined(__AVX512F__)
@@ -14,5 +16,32 @@ enum { VEC_BYTES = 16 };
 #endif
 typedef rp_real vec __attribute__((vector_size(VEC_BYTES), may_alias, aligned(sizeof(rp_real))));
 enum { VEC = VEC_BYTES / (int)sizeof(rp_real) };
+
+/* A loop over registers: n is a constant of at most 12. */
+#define RP_EACH(i, n) _Pragma("GCC unroll 12") for (int i = 0; i < n; i++)
+
+/* VEC bfloat16 values. */
+#ifdef RP_REAL_DOUBLE
+static inline vec vec_widened(const uint16_t *x) {
+  vec v = {0};
+  for (int l = 0; l < VEC; l++) v[l] = (rp_real)rp_bf16_to_f32(x[l]);
+  return v;
+}
+#else
+typedef uint32_t vec_words __attribute__((vector_size(VEC_BYTES), may_alias, aligned(2)));
+typedef uint16_t vec_halves __attribute__((vector_size(VEC_BYTES / 2), may_alias, aligned(2)));
+static inline vec vec_widened(const uint16_t *x) {
+  return (vec)(__builtin_convertvector(*(const vec_halves *)x, vec_words) << 16);
+}
+#endif
+
+/* The lanes' sum, halves added until one is left. */
+static inline rp_real vec_sum(vec v) {
+  rp_real lane[VEC];
+  memcpy(lane, &v, sizeof lane);
+  for (int n = VEC / 2; n > 0; n /= 2)
+    for (int l = 0; l < n; l++) lane[l] += lane[l + n];
+  return lane[0];
+}
 
 #endif

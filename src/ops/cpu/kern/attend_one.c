@@ -1,0 +1,238 @@
+/* attend_one.c - attention of rows of one token: what a step of decoding does.
+ *
+ * Such a row reads every key it sees once, and that is the time it takes: keys and values are read
+ * where they lie, widened in registers, by as many units as there are key-value heads. Where these
+ * are few, the keys of a head are shared out over parts, merged in order. How many parts depends on
+ * the row's keys and on the number of rows only, so the threads change nothing. */
+#include "ops/cpu/kern/lanes.h"
+#include "ops/cpu/kern/vec.h"
+#include "pattern/segs.h"
+
+/* Scores at a time; values in registers; the fewest keys worth a part, and the most parts. */
+enum { KEYS = 64, SUMS = 8, PART_KEYS = 1024, PARTS = 16, ENOUGH_UNITS = 64 };
+
+/* Keys and values `stride` bytes apart. */
+typedef struct {
+  const uint8_t *k, *v;
+  size_t stride;
+  int count;
+} run;
+
+typedef struct {
+  const rp_attend_args *a;
+  rp_row row;
+  int g;        /* key-value head */
+  rp_real *q;   /* [heads][h], scaled */
+  rp_real *acc; /* [heads][2 + h]: the largest score, the sum of exp, then of exp times values */
+} job;
+
+static int heads_of(const rp_attend_args *a) { return a->H / a->Hk; }
+static size_t acc_reals(const rp_attend_args *a) {
+  return (size_t)heads_of(a) * round_up((size_t)a->h + 2, 64 / sizeof(rp_real));
+}
+static size_t query_reals(const rp_attend_args *a) {
+  return round_up((size_t)heads_of(a) * (size_t)a->h, 64 / sizeof(rp_real));
+}
+static int parts_most(const rp_attend_args *a) {
+  const int64_t units = (int64_t)a->rows.count * a->Hk;
+  const int64_t parts = (ENOUGH_UNITS + units - 1) / (units > 0 ? units : 1);
+  return parts < PARTS ? (int)parts : PARTS;
+}
+
+/* ---- a run of keys ---- */
+
+static inline vec at(const bool narrow, const uint8_t *p, int i) {
+  return narrow ? vec_widened((const uint16_t *)p + i) : *(const vec *)((const rp_real *)p + i);
+}
+static inline rp_real one_at(const bool narrow, const uint8_t *p, int i) {
+  return narrow ? (rp_real)rp_bf16_to_f32(((const uint16_t *)p)[i]) : ((const rp_real *)p)[i];
+}
+
+/* s[n] = q . k of n keys. */
+__attribute__((always_inline)) static inline void dots(const bool narrow, const int n,
+                                                       const rp_real *q, const uint8_t *k,
+                                                       size_t stride, int h, rp_real *s) {
+  vec sum[4];
+  const int whole = h / VEC * VEC;
+  RP_EACH(i, n) sum[i] = (vec){0};
+  for (int c = 0; c < whole; c += VEC) {
+    const vec x = *(const vec *)(q + c);
+    RP_EACH(i, n) sum[i] += x * at(narrow, k + (size_t)i * stride, c);
+  }
+  RP_EACH(i, n) s[i] = vec_sum(sum[i]);
+  for (int c = whole; c < h; c++)
+    RP_EACH(i, n) s[i] += q[c] * one_at(narrow, k + (size_t)i * stride, c);
+}
+
+/* o[nv vectors from c on] = f o + sum p v. */
+__attribute__((always_inline)) static inline void values(const bool narrow, const int nv,
+                                                         const run *r, int c, const rp_real *p,
+                                                         rp_real f, rp_real *o) {
+  vec sum[SUMS];
+  RP_EACH(i, nv) sum[i] = *(const vec *)(o + c + i * VEC) * f;
+  for (int k = 0; k < r->count; k++) {
+    const uint8_t *v = r->v + (size_t)k * r->stride;
+    RP_EACH(i, nv) sum[i] += p[k] * at(narrow, v, c + i * VEC);
+  }
+  RP_EACH(i, nv) *(vec *)(o + c + i * VEC) = sum[i];
+}
+
+/* Takes a run of at most KEYS keys into one head's state. */
+__attribute__((always_inline)) static inline void take(const bool narrow, const run *r, int h,
+                                                       const rp_real *q, rp_real *acc) {
+  rp_real s[KEYS], *o = acc + 2, max = acc[0], sum = 0;
+  int i = 0, c = 0;
+  for (; i + 4 <= r->count; i += 4)
+    dots(narrow, 4, q, r->k + (size_t)i * r->stride, r->stride, h, s + i);
+  for (; i < r->count; i++)
+    dots(narrow, 1, q, r->k + (size_t)i * r->stride, r->stride, h, s + i);
+  for (i = 0; i < r->count; i++) max = s[i] > max ? s[i] : max;
+  for (i = 0; i < r->count; i++) s[i] = exp_real(s[i] - max);
+  for (i = 0; i < r->count; i++) sum += s[i];
+  const rp_real f = exp_real(acc[0] - max);
+  acc[0] = max;
+  acc[1] = acc[1] * f + sum;
+  for (; c + SUMS * VEC <= h; c += SUMS * VEC) values(narrow, SUMS, r, c, s, f, o);
+  for (; c + VEC <= h; c += VEC) values(narrow, 1, r, c, s, f, o);
+  for (; c < h; c++) {
+    o[c] *= f;
+    for (i = 0; i < r->count; i++)
+      o[c] += s[i] * one_at(narrow, r->v + (size_t)i * r->stride, c);
+  }
+}
+
+static void take_run(const job *j, const run *r) {
+  const rp_attend_args *a = j->a;
+  const size_t each = acc_reals(a) / (size_t)heads_of(a);
+  for (int m = 0; m < heads_of(a); m++) {
+    if (a->q.dtype == RP_BF16)
+      take(true, r, a->h, j->q + m * a->h, j->acc + (size_t)m * each);
+    else
+      take(false, r, a->h, j->q + m * a->h, j->acc + (size_t)m * each);
+  }
+}
+
+/* ---- a segment ---- */
+
+/* Keys [first, end) of a segment, where they lie together. */
+static void segment(const job *j, const rp_seg *g, int first, int end) {
+  const rp_attend_args *a = j->a;
+  const size_t wide = (size_t)rp_dtype_bytes(a->k.dtype);
+  if (g->src == RP_SRC_NEW) { /* the row's own token */
+    const int64_t from = ((int64_t)j->row.tok * a->Hk + j->g) * a->h;
+    take_run(j, &(run){rd(a->k, from), rd(a->v, from), 0, 1});
+    return;
+  }
+  const int32_t *table =
+      rp_cell_table(&a->kv, j->row.cell, a->Hk, a->h, sizeof(rp_real), j->g, g->src);
+  const size_t values_on = (size_t)RP_KV_BLOCK * (size_t)a->h * wide;
+  for (int i = first; i < end;) {
+    const int32_t e = g->slot + i * g->slot_step;
+    const int in_block = (RP_KV_BLOCK - e % RP_KV_BLOCK + g->slot_step - 1) / g->slot_step;
+    const uint8_t *k = rd(a->kv.pool, rp_kv_entry(table[e / RP_KV_BLOCK], e, a->h));
+    const run r = {k, k + values_on, (size_t)g->slot_step * (size_t)a->h * wide,
+                   in_block < end - i ? in_block : end - i};
+    take_run(j, &r);
+    i += r.count;
+  }
+}
+
+/* ---- a row and a key-value head ---- */
+
+typedef struct {
+  rp_seg seg[RP_SEGS_MAX];
+  int n;        /* segments */
+  int64_t keys; /* of all */
+} plan;
+
+static plan plan_of(const rp_attend_args *a, const rp_row *row, int g) {
+  const rp_pat pat = ((const rp_pat *)a->pats.at)[(int64_t)row->plan * a->pats_stride + g];
+  plan p = {.keys = 0};
+  p.n = rp_segs(p.seg, pat, (rp_past){row->pos, row->top, a->kv.margin}, row->pos, row->pos + 1);
+  for (int i = 0; i < p.n; i++) p.keys += p.seg[i].count;
+  return p;
+}
+static int parts_of(const rp_attend_args *a, const plan *p) {
+  const int64_t parts = p->keys / PART_KEYS, most = parts_most(a);
+  return parts < 1 ? 1 : (int)(parts < most ? parts : most);
+}
+
+/* Keys [first, end) of all the row's segments, in order. */
+static void part(const job *j, const plan *p, int64_t first, int64_t end) {
+  const rp_attend_args *a = j->a;
+  const int heads = heads_of(a);
+  const size_t each = acc_reals(a) / (size_t)heads;
+  load(j->q, a->q, ((int64_t)j->row.tok * a->H + j->g * heads) * a->h, (int64_t)heads * a->h);
+  for (int i = 0; i < heads * a->h; i++) j->q[i] *= (rp_real)a->scale;
+  for (int m = 0; m < heads; m++) {
+    rp_real *acc = j->acc + (size_t)m * each;
+    memset(acc, 0, each * sizeof *acc);
+    acc[0] = (rp_real)-1e30;
+  }
+  for (int i = 0; i < p->n; i++) {
+    const int count = p->seg[i].count;
+    const int64_t from = first > 0 ? first : 0, to = end < count ? end : count;
+    if (from < to) segment(j, &p->seg[i], (int)from, (int)to);
+    first -= count, end -= count;
+  }
+}
+
+/* to (+)= from: sums under different maxima. */
+static void merge(rp_real *to, const rp_real *from, int h) {
+  const rp_real max = to[0] > from[0] ? to[0] : from[0];
+  const rp_real f = exp_real(to[0] - max), g = exp_real(from[0] - max);
+  to[0] = max;
+  for (int c = 1; c < h + 2; c++) to[c] = to[c] * f + from[c] * g;
+}
+
+static void finish(const rp_attend_args *a, const rp_row *row, int g, rp_real *acc) {
+  const int heads = heads_of(a);
+  const size_t each = acc_reals(a) / (size_t)heads;
+  for (int m = 0; m < heads; m++, acc += each) {
+    const int64_t head = (int64_t)row->tok * a->H + g * heads + m;
+    const rp_real r = 1 / acc[1];
+    for (int c = 0; c < a->h; c++) acc[2 + c] *= r;
+    store(a->out, head * a->h, acc + 2, a->h);
+    if (a->lse.at) ((rp_real *)a->lse.at)[head] = acc[0] + (rp_real)log((double)acc[1]);
+  }
+}
+
+/* ---- all of them ---- */
+
+/* A unit's sums, by row, key-value head and part; a thread's queries. */
+size_t RP_LEVEL_NAME(rp_attend_one_scratch)(const rp_cpu_ctx *c, const rp_attend_args *a) {
+  const size_t units = (size_t)a->rows.count * (size_t)a->Hk * (size_t)parts_most(a);
+  return (units * acc_reals(a) + (size_t)c->threads * query_reals(a)) * sizeof(rp_real);
+}
+
+void RP_LEVEL_NAME(rp_attend_one)(rp_cpu_ctx *c, const rp_attend_args *a, const rp_row *rows) {
+  const int most = parts_most(a);
+  const int64_t heads = (int64_t)a->rows.count * a->Hk;
+  rp_real *accs = (rp_real *)c->scratch, *queries = accs + (size_t)(heads * most) * acc_reals(a);
+#pragma omp parallel for num_threads(c->threads) schedule(dynamic)
+  for (int64_t u = 0; u < heads * most; u++) {
+    const int64_t i = u / most, p = u % most;
+    const rp_row *row = &rows[i / a->Hk];
+    if (row->n != 1) continue;
+    const plan all = plan_of(a, row, (int)(i % a->Hk));
+    const int parts = parts_of(a, &all);
+    if (p >= parts) continue;
+    const job j = {a, *row, (int)(i % a->Hk),
+                   queries + (size_t)omp_get_thread_num() * query_reals(a),
+                   accs + (size_t)u * acc_reals(a)};
+    part(&j, &all, all.keys * p / parts, all.keys * (p + 1) / parts);
+    if (parts == 1) finish(a, row, j.g, j.acc);
+  }
+  for (int64_t i = 0; i < heads && most > 1; i++) {
+    const rp_row *row = &rows[i / a->Hk];
+    if (row->n != 1) continue;
+    const plan all = plan_of(a, row, (int)(i % a->Hk));
+    const int parts = parts_of(a, &all);
+    rp_real *to = accs + (size_t)(i * most) * acc_reals(a);
+    const size_t each = acc_reals(a) / (size_t)heads_of(a);
+    for (int p = 1; p < parts; p++)
+      for (int m = 0; m < heads_of(a); m++)
+        merge(to + (size_t)m * each, to + (size_t)p * acc_reals(a) + (size_t)m * each, a->h);
+    if (parts > 1) finish(a, row, (int)(i % a->Hk), to);
+  }
+}
