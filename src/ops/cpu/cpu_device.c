@@ -42,7 +42,7 @@ static bool own_product(const rp_cpu_engine *e, const rp_gemm_args *a) {
 static void gemm(rp_cpu_ctx *c, const rp_gemm_args *a, size_t used) {
   const rp_cpu_engine *e = c->products;
   if (rp_gemm_is_few(a))
-    e->table->few(c, a);
+    e->table->few(c, a, used);
   else if (own_product(e, a))
     e->table->gemm(c, a, used);
   else
@@ -51,7 +51,7 @@ static void gemm(rp_cpu_ctx *c, const rp_gemm_args *a, size_t used) {
 
 static size_t gemm_scratch(const rp_cpu_ctx *c, const rp_gemm_args *a) {
   const rp_cpu_engine *e = c->products;
-  if (rp_gemm_is_few(a)) return 0;
+  if (rp_gemm_is_few(a)) return e->table->few_scratch(c, a);
   return own_product(e, a) ? e->table->gemm_scratch(c, a) : rp_products_scratch(e->products, a);
 }
 

@@ -34,8 +34,9 @@ typedef struct {
   /* The level's own product, for ctx.gemm where there is no library. */
   void (*gemm)(rp_cpu_ctx *c, const rp_gemm_args *a, size_t used);
   size_t (*gemm_scratch)(const rp_cpu_ctx *c, const rp_gemm_args *a);
-  /* The product where rp_gemm_is_few; takes no scratch. */
-  void (*few)(const rp_cpu_ctx *c, const rp_gemm_args *a);
+  /* The product where rp_gemm_is_few. */
+  void (*few)(rp_cpu_ctx *c, const rp_gemm_args *a, size_t used);
+  size_t (*few_scratch)(const rp_cpu_ctx *c, const rp_gemm_args *a);
 } rp_cpu_table;
 
 /* Few rows times a weight as it lies: bounded by reading the weight. Up to this bound a row of c has
@@ -65,7 +66,8 @@ typedef float rp_real;
 /* The level's own product; its scratch begins `used` bytes into c->scratch. */
 void RP_LEVEL_NAME(rp_gemm_plain)(rp_cpu_ctx *c, const rp_gemm_args *a, size_t used);
 size_t RP_LEVEL_NAME(rp_gemm_plain_scratch)(const rp_cpu_ctx *c, const rp_gemm_args *a);
-void RP_LEVEL_NAME(rp_gemm_few)(const rp_cpu_ctx *c, const rp_gemm_args *a);
+void RP_LEVEL_NAME(rp_gemm_few)(rp_cpu_ctx *c, const rp_gemm_args *a, size_t used);
+size_t RP_LEVEL_NAME(rp_gemm_few_scratch)(const rp_cpu_ctx *c, const rp_gemm_args *a);
 #endif
 
 #endif

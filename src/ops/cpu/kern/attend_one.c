@@ -74,7 +74,7 @@ __attribute__((always_inline)) static inline void values(const bool narrow, cons
     const uint8_t *v = r->v + (size_t)k * r->stride;
     RP_EACH(i, nv) sum[i] += p[k] * at(narrow, v, c + i * VEC);
   }
-  RP_EACH(i, nv) *(vec *)(o + c + i * VEC) = sum[i];
+  RP_EACH(i, nv) * (vec *)(o + c + i * VEC) = sum[i];
 }
 
 /* Takes a run of at most KEYS keys into one head's state. */
@@ -84,8 +84,7 @@ __attribute__((always_inline)) static inline void take(const bool narrow, const 
   int i = 0, c = 0;
   for (; i + 4 <= r->count; i += 4)
     dots(narrow, 4, q, r->k + (size_t)i * r->stride, r->stride, h, s + i);
-  for (; i < r->count; i++)
-    dots(narrow, 1, q, r->k + (size_t)i * r->stride, r->stride, h, s + i);
+  for (; i < r->count; i++) dots(narrow, 1, q, r->k + (size_t)i * r->stride, r->stride, h, s + i);
   for (i = 0; i < r->count; i++) max = s[i] > max ? s[i] : max;
   for (i = 0; i < r->count; i++) s[i] = exp_real(s[i] - max);
   for (i = 0; i < r->count; i++) sum += s[i];
@@ -96,8 +95,7 @@ __attribute__((always_inline)) static inline void take(const bool narrow, const 
   for (; c + VEC <= h; c += VEC) values(narrow, 1, r, c, s, f, o);
   for (; c < h; c++) {
     o[c] *= f;
-    for (i = 0; i < r->count; i++)
-      o[c] += s[i] * one_at(narrow, r->v + (size_t)i * r->stride, c);
+    for (i = 0; i < r->count; i++) o[c] += s[i] * one_at(narrow, r->v + (size_t)i * r->stride, c);
   }
 }
 

@@ -1,11 +1,11 @@
 /* few.c - the product of few rows with a weight [N, K] as it lies: what a step of decoding does.
  *
  * Such a product is bounded by reading the weight, so it is read once, in runs along k, by all
- * threads: each owns a range of C's columns. The sum of an element is one vector along k, whose
- * lanes are added at the end: its order depends neither on the other rows, nor on how many there
- * are, nor on the threads. Blocks of rows and columns only decide how many such sums are in
- * registers at a time. */
-#include "ops/cpu/kern/drivers.h"
+ * threads: each owns a range of C's columns. Rows of bfloat16 are widened once, before; a weight is
+ * widened in registers. The sum of an element is one vector along k, whose lanes are added at the
+ * end: its order depends neither on the other rows, nor on how many there are, nor on the threads.
+ * Blocks of rows and columns only decide how many such sums are in registers at a time. */
+#include "ops/cpu/kern/lanes.h"
 #include "ops/cpu/kern/vec.h"
 
 /* Sums in registers; rows of x are taken ROWS at a time, so that a weight serves them in L1. */
@@ -14,20 +14,18 @@ enum { SUMS = 24 };
 #else
 enum { SUMS = 12 };
 #endif
-enum { ROWS = 4, COLS = 12 };
+enum { ROWS = 4, COLS = 8 };
 
-/* ---- a vector of elements ---- */
+/* Elements of a run: of a weight in bfloat16 those at even and those at odd places are a vector each,
+ * so that no lane need move; rows are widened into the same order. */
+#define RP_RUN(narrow) ((narrow) ? 2 * VEC : VEC)
 
-static inline vec reals(const void *x) { return *(const vec *)x; }
+/* ---- widening ---- */
 
-/* Of 2 VEC bfloat16 those at even (odd 0) or odd places: both operands are split alike, so that no
- * lane need move. */
 #ifdef RP_REAL_DOUBLE
 static inline vec halves(const void *x, const int odd) {
-  uint16_t from[2 * VEC];
   vec v = {0};
-  memcpy(from, x, sizeof from);
-  for (int l = 0; l < VEC; l++) v[l] = (rp_real)rp_bf16_to_f32(from[2 * l + odd]);
+  for (int l = 0; l < VEC; l++) v[l] = (rp_real)rp_bf16_to_f32(((const uint16_t *)x)[2 * l + odd]);
   return v;
 }
 #else
@@ -37,49 +35,67 @@ static inline vec halves(const void *x, const int odd) {
 }
 #endif
 
+/* to[K rounded up to runs] = from[K], in the order of runs, zeros at the end. */
+static void widen_row(rp_real *to, const uint16_t *from, int K) {
+  int k = 0;
+  for (; k + 2 * VEC <= K; k += 2 * VEC) {
+    *(vec *)(to + k) = halves(from + k, 0);
+    *(vec *)(to + k + VEC) = halves(from + k, 1);
+  }
+  if (k == K) return;
+  memset(to + k, 0, 2 * VEC * sizeof *to);
+  for (int l = 0; k + l < K; l++)
+    to[k + l % 2 * VEC + l / 2] = (rp_real)rp_bf16_to_f32(from[k + l]);
+}
+
 /* ---- a block of sums ---- */
 
 /* Where the rows of a block begin. */
 typedef struct {
-  const uint8_t *x[ROWS], *w[COLS];
+  const rp_real *x[ROWS];
+  const uint8_t *w[COLS];
 } lines;
 
-/* Adds the products of one vector at byte `at` of every line. kind 0: reals; 1, 2: bfloat16 at
- * even, odd places. The operand with fewer lines is kept in registers. */
+/* Adds the products of one vector of every line, from element xk of the rows and byte `at` of the
+ * weights. kind 0: reals; 1, 2: bfloat16 at even, odd places. The operand with fewer lines is kept
+ * in registers. */
 __attribute__((always_inline)) static inline void step(const int rows, const int cols,
-                                                       const int kind, const lines *l, size_t at,
-                                                       vec sum[ROWS][COLS]) {
-  vec kept[ROWS];
-  const bool keep_x = rows <= cols;
-  const int inner = keep_x ? rows : cols, outer = keep_x ? cols : rows;
-  RP_EACH(i, inner) {
-    const uint8_t *p = (keep_x ? l->x[i] : l->w[i]) + at;
-    kept[i] = kind ? halves(p, kind == 2) : reals(p);
-  }
-  RP_EACH(o, outer) {
-    const uint8_t *p = (keep_x ? l->w[o] : l->x[o]) + at;
-    const vec one = kind ? halves(p, kind == 2) : reals(p);
-    RP_EACH(i, inner) {
-      vec *to = keep_x ? &sum[i][o] : &sum[o][i];
-      *to += kept[i] * one;
+                                                       const int kind, const lines *l, size_t xk,
+                                                       size_t at, vec sum[ROWS][COLS]) {
+  vec kept[COLS];
+  if (rows <= cols) {
+    RP_EACH(m, rows) kept[m] = *(const vec *)(l->x[m] + xk);
+    RP_EACH(n, cols) {
+      const vec w = kind ? halves(l->w[n] + at, kind == 2) : *(const vec *)(l->w[n] + at);
+      RP_EACH(m, rows) sum[m][n] += kept[m] * w;
     }
+    return;
+  }
+  RP_EACH(n, cols)
+  kept[n] = kind ? halves(l->w[n] + at, kind == 2) : *(const vec *)(l->w[n] + at);
+  RP_EACH(m, rows) {
+    const vec x = *(const vec *)(l->x[m] + xk);
+    RP_EACH(n, cols) sum[m][n] += x * kept[n];
   }
 }
 
-/* What is left of a line after whole vectors, followed by zeros. */
+/* What is left of the lines after whole runs, followed by zeros. */
 typedef struct {
-  uint8_t x[ROWS][VEC_BYTES], w[COLS][VEC_BYTES];
+  rp_real x[ROWS][2 * VEC];
+  uint8_t w[COLS][VEC_BYTES];
 } ends;
 
 __attribute__((always_inline)) static inline void last(const int rows, const int cols,
-                                                       const bool narrow, const lines *l, size_t at,
-                                                       size_t bytes, vec sum[ROWS][COLS]) {
+                                                       const bool narrow, const lines *l, int k,
+                                                       int K, vec sum[ROWS][COLS]) {
+  const size_t wide = narrow ? 2 : sizeof(rp_real), left = (size_t)(K - k);
   ends e = {0};
   lines to;
-  for (int m = 0; m < rows; m++) to.x[m] = memcpy(e.x[m], l->x[m] + at, bytes);
-  for (int n = 0; n < cols; n++) to.w[n] = memcpy(e.w[n], l->w[n] + at, bytes);
-  step(rows, cols, narrow ? 1 : 0, &to, 0, sum);
-  if (narrow) step(rows, cols, 2, &to, 0, sum);
+  RP_EACH(m, rows)
+  to.x[m] = memcpy(e.x[m], l->x[m] + k, (narrow ? 2 * VEC : left) * sizeof(rp_real));
+  RP_EACH(n, cols) to.w[n] = memcpy(e.w[n], l->w[n] + (size_t)k * wide, left * wide);
+  step(rows, cols, narrow ? 1 : 0, &to, 0, 0, sum);
+  if (narrow) step(rows, cols, 2, &to, VEC, 0, sum);
 }
 
 static inline void put(const rp_gemm_args *a, int row, int col, rp_real s) {
@@ -90,26 +106,34 @@ static inline void put(const rp_gemm_args *a, int row, int col, rp_real s) {
     *(rp_real *)to.p.at = a->accumulate ? *(rp_real *)to.p.at + s : s;
 }
 
+/* The product, with the rows as reals: x[M][ldx]. */
+typedef struct {
+  const rp_gemm_args *a;
+  const rp_real *x;
+  int64_t ldx;
+} job;
+
 /* c's rows [row, row + rows), columns [col, end) of at most cols. Past the end the last column is
  * worked out again and not written. */
 __attribute__((always_inline)) static inline void block(const int rows, const int cols,
-                                                        const bool narrow, const rp_gemm_args *a,
-                                                        int row, int col, int end) {
-  const size_t wide = narrow ? 2 : sizeof(rp_real), bytes = (size_t)a->K * wide;
-  const size_t run = narrow ? 2 * VEC * wide : VEC_BYTES, whole = bytes / run * run;
+                                                        const bool narrow, const job *j, int row,
+                                                        int col, int end) {
+  const rp_gemm_args *a = j->a;
+  const size_t wide = narrow ? 2 : sizeof(rp_real);
   vec sum[ROWS][COLS];
   lines l;
-  RP_EACH(m, rows) l.x[m] = (const uint8_t *)a->a.p.at + (size_t)(row + m) * (size_t)a->lda * wide;
+  RP_EACH(m, rows) l.x[m] = j->x + (row + m) * j->ldx;
   RP_EACH(n, cols) {
     const int at = col + n < end ? col + n : end - 1;
     l.w[n] = (const uint8_t *)a->b.p.at + (size_t)at * (size_t)a->ldb * wide;
   }
   RP_EACH(m, rows) RP_EACH(n, cols) sum[m][n] = (vec){0};
-  for (size_t at = 0; at < whole; at += run) {
-    step(rows, cols, narrow ? 1 : 0, &l, at, sum);
-    if (narrow) step(rows, cols, 2, &l, at, sum);
+  int k = 0;
+  for (; k + RP_RUN(narrow) <= a->K; k += RP_RUN(narrow)) {
+    step(rows, cols, narrow ? 1 : 0, &l, (size_t)k, (size_t)k * wide, sum);
+    if (narrow) step(rows, cols, 2, &l, (size_t)k + VEC, (size_t)k * wide, sum);
   }
-  if (bytes > whole) last(rows, cols, narrow, &l, whole, bytes - whole, sum);
+  if (k < a->K) last(rows, cols, narrow, &l, k, a->K, sum);
   rp_real sums[ROWS][COLS]; /* the vectors are in registers: no index that is not a constant */
   RP_EACH(m, rows) RP_EACH(n, cols) sums[m][n] = vec_sum(sum[m][n]);
   for (int m = 0; m < rows; m++)
@@ -117,21 +141,21 @@ __attribute__((always_inline)) static inline void block(const int rows, const in
 }
 
 /* Blocks of `rows` rows while as many sums as there are registers belong to `of` rows. */
-typedef void (*block_at)(const rp_gemm_args *a, int row, int col, int end);
+typedef void (*block_at)(const job *j, int row, int col, int end);
 #define RP_COLS(of) (SUMS / (of) < COLS ? SUMS / (of) : COLS)
-#define RP_BLOCK(rows, of) \
-  static void block_##rows##_of_##of(const rp_gemm_args *a, int row, int col, int end) { \
-    if (a->a.dtype == RP_BF16) \
-      block(rows, RP_COLS(of), true, a, row, col, end); \
+#define RP_ROW_BLOCK(rows, of) \
+  static void block_##rows##_of_##of(const job *j, int row, int col, int end) { \
+    if (j->a->a.dtype == RP_BF16) \
+      block(rows, RP_COLS(of), true, j, row, col, end); \
     else \
-      block(rows, RP_COLS(of), false, a, row, col, end); \
+      block(rows, RP_COLS(of), false, j, row, col, end); \
   }
-RP_BLOCK(1, 1)
-RP_BLOCK(2, 2)
-RP_BLOCK(2, 3)
-RP_BLOCK(3, 3)
-RP_BLOCK(3, 4)
-RP_BLOCK(4, 4)
+RP_ROW_BLOCK(1, 1)
+RP_ROW_BLOCK(2, 2)
+RP_ROW_BLOCK(2, 3)
+RP_ROW_BLOCK(3, 3)
+RP_ROW_BLOCK(3, 4)
+RP_ROW_BLOCK(4, 4)
 /* By the rows of the larger groups: those, and groups of one row less (none of 0 or 1). */
 static const block_at blocks[ROWS + 1][2] = {{NULL, NULL},
                                              {block_1_of_1, NULL},
@@ -142,23 +166,44 @@ static const block_at blocks[ROWS + 1][2] = {{NULL, NULL},
 /* ---- the product ---- */
 
 /* M rows in groups of at most ROWS that differ by one at most. */
-static void columns(const rp_gemm_args *a, int col, int end) {
-  const int groups = (a->M + ROWS - 1) / ROWS, rows = (a->M + groups - 1) / groups;
-  const int larger = a->M - groups * (rows - 1), cols = RP_COLS(rows);
+static void columns(const job *j, int col, int end) {
+  const int M = j->a->M, groups = (M + ROWS - 1) / ROWS, rows = (M + groups - 1) / groups;
+  const int larger = M - groups * (rows - 1), cols = RP_COLS(rows);
   for (int n = col; n < end; n += cols) {
     const int to = n + cols < end ? n + cols : end;
     for (int g = 0, m = 0; g < groups; m += g < larger ? rows : rows - 1, g++)
-      blocks[rows][g >= larger](a, m, n, to);
+      blocks[rows][g >= larger](j, m, n, to);
   }
 }
 
-void RP_LEVEL_NAME(rp_gemm_few)(const rp_cpu_ctx *c, const rp_gemm_args *a) {
+static int64_t widened_row(const rp_gemm_args *a) {
+  return (int64_t)round_up((size_t)a->K, 2 * VEC);
+}
+
+size_t RP_LEVEL_NAME(rp_gemm_few_scratch)(const rp_cpu_ctx *c, const rp_gemm_args *a) {
+  (void)c;
+  if (a->a.dtype != RP_BF16) return 0;
+  return (size_t)a->M * (size_t)widened_row(a) * sizeof(rp_real);
+}
+
+void RP_LEVEL_NAME(rp_gemm_few)(rp_cpu_ctx *c, const rp_gemm_args *a, size_t used) {
   if (a->M == 0) return;
+  const bool narrow = a->a.dtype == RP_BF16;
   const int threads = (double)a->M * a->N * a->K < 65536 ? 1 : c->threads;
   const int64_t units = (a->N + COLS - 1) / COLS;
-#pragma omp parallel for num_threads(threads) schedule(static)
-  for (int i = 0; i < threads; i++) {
-    const int64_t from = units * i / threads * COLS, to = units * (i + 1) / threads * COLS;
-    columns(a, (int)from, to < a->N ? (int)to : a->N);
+  rp_real *x = (rp_real *)(c->scratch + used);
+  const job j = {a, narrow ? x : (const rp_real *)a->a.p.at, narrow ? widened_row(a) : a->lda};
+#pragma omp parallel num_threads(threads)
+  {
+    if (narrow) {
+#pragma omp for schedule(static)
+      for (int m = 0; m < a->M; m++)
+        widen_row(x + m * j.ldx, (const uint16_t *)a->a.p.at + m * a->lda, a->K);
+    }
+#pragma omp for schedule(static)
+    for (int i = 0; i < threads; i++) {
+      const int64_t from = units * i / threads * COLS, to = units * (i + 1) / threads * COLS;
+      columns(&j, (int)from, to < a->N ? (int)to : a->N);
+    }
   }
 }

@@ -38,4 +38,5 @@ const rp_cpu_table RP_LEVEL_NAME(rp_cpu_table) = {
     .gemm = RP_LEVEL_NAME(rp_gemm_plain),
     .gemm_scratch = RP_LEVEL_NAME(rp_gemm_plain_scratch),
     .few = RP_LEVEL_NAME(rp_gemm_few),
+    .few_scratch = RP_LEVEL_NAME(rp_gemm_few_scratch),
 };
