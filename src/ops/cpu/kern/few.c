@@ -129,7 +129,9 @@ __attribute__((always_inline)) static inline void block(const int rows, const in
   }
   RP_EACH(m, rows) RP_EACH(n, cols) sum[m][n] = (vec){0};
   int k = 0;
+  const size_t ahead = (size_t)cols * (size_t)a->ldb * wide;
   for (; k + RP_RUN(narrow) <= a->K; k += RP_RUN(narrow)) {
+    if (row == 0) RP_EACH(n, cols) __builtin_prefetch(l.w[n] + ahead + (size_t)k * wide, 0, 2);
     step(rows, cols, narrow ? 1 : 0, &l, (size_t)k, (size_t)k * wide, sum);
     if (narrow) step(rows, cols, 2, &l, (size_t)k + VEC, (size_t)k * wide, sum);
   }
