@@ -73,13 +73,23 @@ fail:
   return st;
 }
 
-/* The sum of words: memory is read, nothing else costs. */
+/* The sum of words: memory is read, nothing else costs. Each thread reads several runs side by side and
+ * asks for what follows, as the kernels do: a single run leaves a third of the rate unused. */
 static double read_once(const uint64_t *x, int64_t n, int threads, uint64_t *sum) {
+  enum { RUNS = 4, LINE = 8, AHEAD = 32 * LINE };
+  const int64_t each = n / (threads * RUNS) / LINE * LINE;
   uint64_t s = 0;
   const double t = rp_now();
 #pragma omp parallel for num_threads(threads) schedule(static) reduction(+ : s)
-  for (int64_t i = 0; i < n; i += 8)
-    s += (x[i] ^ x[i + 1]) + (x[i + 2] ^ x[i + 3]) + (x[i + 4] ^ x[i + 5]) + (x[i + 6] ^ x[i + 7]);
+  for (int thread = 0; thread < threads; thread++) {
+    const uint64_t *from = x + thread * RUNS * each;
+    for (int64_t i = 0; i < each; i += LINE)
+      for (int run = 0; run < RUNS; run++) {
+        const uint64_t *y = from + run * each + i;
+        __builtin_prefetch(y + AHEAD, 0, 2);
+        s += (y[0] ^ y[1]) + (y[2] ^ y[3]) + (y[4] ^ y[5]) + (y[6] ^ y[7]);
+      }
+  }
   *sum += s;
   return rp_now() - t;
 }
