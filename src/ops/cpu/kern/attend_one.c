@@ -21,14 +21,15 @@ typedef struct {
 typedef struct {
   const rp_attend_args *a;
   rp_row row;
-  int g;        /* key-value head */
-  rp_real *q;   /* [heads][h], scaled */
-  rp_real *acc; /* [heads][2 + h]: the largest score, the sum of exp, then of exp times values */
+  int g;      /* key-value head */
+  rp_real *q; /* [heads][h], scaled */
+  rp_real *
+      acc; /* [heads][2 + h]: the largest score, the sum of exp, then of exp times values; [h] free */
 } job;
 
 static int heads_of(const rp_attend_args *a) { return a->H / a->Hk; }
 static size_t acc_reals(const rp_attend_args *a) {
-  return (size_t)heads_of(a) * round_up((size_t)a->h + 2, 64 / sizeof(rp_real));
+  return (size_t)heads_of(a) * round_up(2 * (size_t)a->h + 2, 64 / sizeof(rp_real));
 }
 static size_t query_reals(const rp_attend_args *a) {
   return round_up((size_t)heads_of(a) * (size_t)a->h, 64 / sizeof(rp_real));
@@ -41,23 +42,36 @@ static int parts_most(const rp_attend_args *a) {
 
 /* ---- a run of keys ---- */
 
+/* Whole runs of vectors: in bfloat16 two of each 2 VEC elements, which q and o have in split order. */
+static inline int whole_of(const bool narrow, int h) {
+  const int each = narrow ? 2 * VEC : VEC;
+  return h / each * each;
+}
 static inline vec at(const bool narrow, const uint8_t *p, int i) {
-  return narrow ? vec_widened((const uint16_t *)p + i) : *(const vec *)((const rp_real *)p + i);
+  return narrow ? vec_halves((const uint16_t *)p + i / (2 * VEC) * (2 * VEC), i / VEC % 2)
+                : *(const vec *)((const rp_real *)p + i);
 }
 static inline rp_real one_at(const bool narrow, const uint8_t *p, int i) {
   return narrow ? (rp_real)rp_bf16_to_f32(((const uint16_t *)p)[i]) : ((const rp_real *)p)[i];
+}
+
+static inline int place_of(const rp_attend_args *a, int c) {
+  const bool narrow = a->q.dtype == RP_BF16;
+  return narrow && c < whole_of(narrow, a->h) ? vec_split_at(c) : c;
 }
 
 /* s[n] = q . k of n keys. */
 __attribute__((always_inline)) static inline void dots(const bool narrow, const int n,
                                                        const rp_real *q, const uint8_t *k,
                                                        size_t stride, int h, rp_real *s) {
-  vec sum[4];
-  const int whole = h / VEC * VEC;
+  vec sum[SUMS];
+  const int whole = whole_of(narrow, h);
   RP_EACH(i, n) sum[i] = (vec){0};
-  for (int c = 0; c < whole; c += VEC) {
-    const vec x = *(const vec *)(q + c);
-    RP_EACH(i, n) sum[i] += x * at(narrow, k + (size_t)i * stride, c);
+  for (int c = 0; c < whole; c += narrow ? 2 * VEC : VEC) {
+    RP_EACH(i, n) sum[i] += *(const vec *)(q + c) * at(narrow, k + (size_t)i * stride, c);
+    if (narrow)
+      RP_EACH(i, n)
+      sum[i] += *(const vec *)(q + c + VEC) * at(narrow, k + (size_t)i * stride, c + VEC);
   }
   RP_EACH(i, n) s[i] = vec_sum(sum[i]);
   for (int c = whole; c < h; c++)
@@ -71,8 +85,8 @@ __attribute__((always_inline)) static inline void values(const bool narrow, cons
   vec sum[SUMS];
   RP_EACH(i, nv) sum[i] = *(const vec *)(o + c + i * VEC) * f;
   for (int k = 0; k < r->count; k++) {
-    const uint8_t *v = r->v + (size_t)k * r->stride;
-    RP_EACH(i, nv) sum[i] += p[k] * at(narrow, v, c + i * VEC);
+    const uint8_t *v = r->v + (size_t)k * r->stride + (size_t)c * (narrow ? 2 : sizeof(rp_real));
+    RP_EACH(i, nv) sum[i] += p[k] * at(narrow, v, i * VEC);
   }
   RP_EACH(i, nv) * (vec *)(o + c + i * VEC) = sum[i];
 }
@@ -81,9 +95,10 @@ __attribute__((always_inline)) static inline void values(const bool narrow, cons
 __attribute__((always_inline)) static inline void take(const bool narrow, const run *r, int h,
                                                        const rp_real *q, rp_real *acc) {
   rp_real s[KEYS], *o = acc + 2, max = acc[0], sum = 0;
+  const int whole = whole_of(narrow, h);
   int i = 0, c = 0;
-  for (; i + 4 <= r->count; i += 4)
-    dots(narrow, 4, q, r->k + (size_t)i * r->stride, r->stride, h, s + i);
+  for (; i + SUMS <= r->count; i += SUMS)
+    dots(narrow, SUMS, q, r->k + (size_t)i * r->stride, r->stride, h, s + i);
   for (; i < r->count; i++) dots(narrow, 1, q, r->k + (size_t)i * r->stride, r->stride, h, s + i);
   for (i = 0; i < r->count; i++) max = s[i] > max ? s[i] : max;
   for (i = 0; i < r->count; i++) s[i] = exp_real(s[i] - max);
@@ -91,8 +106,9 @@ __attribute__((always_inline)) static inline void take(const bool narrow, const 
   const rp_real f = exp_real(acc[0] - max);
   acc[0] = max;
   acc[1] = acc[1] * f + sum;
-  for (; c + SUMS * VEC <= h; c += SUMS * VEC) values(narrow, SUMS, r, c, s, f, o);
-  for (; c + VEC <= h; c += VEC) values(narrow, 1, r, c, s, f, o);
+  for (; c + SUMS * VEC <= whole; c += SUMS * VEC) values(narrow, SUMS, r, c, s, f, o);
+  for (; c + 2 * VEC <= whole; c += 2 * VEC) values(narrow, 2, r, c, s, f, o);
+  for (; c < whole; c += VEC) values(narrow, 1, r, c, s, f, o);
   for (; c < h; c++) {
     o[c] *= f;
     for (i = 0; i < r->count; i++) o[c] += s[i] * one_at(narrow, r->v + (size_t)i * r->stride, c);
@@ -160,10 +176,11 @@ static void part(const job *j, const plan *p, int64_t first, int64_t end) {
   const rp_attend_args *a = j->a;
   const int heads = heads_of(a);
   const size_t each = acc_reals(a) / (size_t)heads;
-  load(j->q, a->q, ((int64_t)j->row.tok * a->H + j->g * heads) * a->h, (int64_t)heads * a->h);
-  for (int i = 0; i < heads * a->h; i++) j->q[i] *= (rp_real)a->scale;
   for (int m = 0; m < heads; m++) {
-    rp_real *acc = j->acc + (size_t)m * each;
+    rp_real *acc = j->acc + (size_t)m * each, *q = j->q + m * a->h;
+    rp_real *free = acc + 2 + a->h;
+    load(free, a->q, ((int64_t)j->row.tok * a->H + j->g * heads + m) * a->h, a->h);
+    for (int c = 0; c < a->h; c++) q[place_of(a, c)] = free[c] * (rp_real)a->scale;
     memset(acc, 0, each * sizeof *acc);
     acc[0] = (rp_real)-1e30;
   }
@@ -189,8 +206,9 @@ static void finish(const rp_attend_args *a, const rp_row *row, int g, rp_real *a
   for (int m = 0; m < heads; m++, acc += each) {
     const int64_t head = (int64_t)row->tok * a->H + g * heads + m;
     const rp_real r = 1 / acc[1];
-    for (int c = 0; c < a->h; c++) acc[2 + c] *= r;
-    store(a->out, head * a->h, acc + 2, a->h);
+    rp_real *free = acc + 2 + a->h;
+    for (int c = 0; c < a->h; c++) free[c] = acc[2 + place_of(a, c)] * r;
+    store(a->out, head * a->h, free, a->h);
     if (a->lse.at) ((rp_real *)a->lse.at)[head] = acc[0] + (rp_real)log((double)acc[1]);
   }
 }

@@ -16,36 +16,19 @@ enum { SUMS = 12 };
 #endif
 enum { ROWS = 4, COLS = 8 };
 
-/* Elements of a run: of a weight in bfloat16 those at even and those at odd places are a vector each,
- * so that no lane need move; rows are widened into the same order. */
+/* Elements of a run: two vectors of a weight in bfloat16, whose rows are in split order. */
 #define RP_RUN(narrow) ((narrow) ? 2 * VEC : VEC)
 
-/* ---- widening ---- */
-
-#ifdef RP_REAL_DOUBLE
-static inline vec halves(const void *x, const int odd) {
-  vec v = {0};
-  for (int l = 0; l < VEC; l++) v[l] = (rp_real)rp_bf16_to_f32(((const uint16_t *)x)[2 * l + odd]);
-  return v;
-}
-#else
-static inline vec halves(const void *x, const int odd) {
-  const vec_words w = *(const vec_words *)x;
-  return odd ? (vec)(w & 0xffff0000u) : (vec)(w << 16);
-}
-#endif
-
-/* to[K rounded up to runs] = from[K], in the order of runs, zeros at the end. */
+/* to[K rounded up to runs] = from[K] in split order, zeros at the end. */
 static void widen_row(rp_real *to, const uint16_t *from, int K) {
   int k = 0;
   for (; k + 2 * VEC <= K; k += 2 * VEC) {
-    *(vec *)(to + k) = halves(from + k, 0);
-    *(vec *)(to + k + VEC) = halves(from + k, 1);
+    *(vec *)(to + k) = vec_halves(from + k, 0);
+    *(vec *)(to + k + VEC) = vec_halves(from + k, 1);
   }
   if (k == K) return;
   memset(to + k, 0, 2 * VEC * sizeof *to);
-  for (int l = 0; k + l < K; l++)
-    to[k + l % 2 * VEC + l / 2] = (rp_real)rp_bf16_to_f32(from[k + l]);
+  for (; k < K; k++) to[vec_split_at(k)] = (rp_real)rp_bf16_to_f32(from[k]);
 }
 
 /* ---- a block of sums ---- */
@@ -66,13 +49,13 @@ __attribute__((always_inline)) static inline void step(const int rows, const int
   if (rows <= cols) {
     RP_EACH(m, rows) kept[m] = *(const vec *)(l->x[m] + xk);
     RP_EACH(n, cols) {
-      const vec w = kind ? halves(l->w[n] + at, kind == 2) : *(const vec *)(l->w[n] + at);
+      const vec w = kind ? vec_halves(l->w[n] + at, kind == 2) : *(const vec *)(l->w[n] + at);
       RP_EACH(m, rows) sum[m][n] += kept[m] * w;
     }
     return;
   }
   RP_EACH(n, cols)
-  kept[n] = kind ? halves(l->w[n] + at, kind == 2) : *(const vec *)(l->w[n] + at);
+  kept[n] = kind ? vec_halves(l->w[n] + at, kind == 2) : *(const vec *)(l->w[n] + at);
   RP_EACH(m, rows) {
     const vec x = *(const vec *)(l->x[m] + xk);
     RP_EACH(n, cols) sum[m][n] += x * kept[n];

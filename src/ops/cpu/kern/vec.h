@@ -20,20 +20,25 @@ enum { VEC = VEC_BYTES / (int)sizeof(rp_real) };
 /* A loop over registers: n is a constant of at most 12. */
 #define RP_EACH(i, n) _Pragma("GCC unroll 12") for (int i = 0; i < n; i++)
 
-/* VEC bfloat16 values. */
+/* Of 2 VEC bfloat16 values those at even (odd 0) or odd places: widening so moves no lane. What they meet
+ * is kept in the same order, here called split: of every 2 VEC elements the even ones, then the odd ones. */
 #ifdef RP_REAL_DOUBLE
-static inline vec vec_widened(const uint16_t *x) {
+static inline vec vec_halves(const void *x, const int odd) {
   vec v = {0};
-  for (int l = 0; l < VEC; l++) v[l] = (rp_real)rp_bf16_to_f32(x[l]);
+  for (int l = 0; l < VEC; l++) v[l] = (rp_real)rp_bf16_to_f32(((const uint16_t *)x)[2 * l + odd]);
   return v;
 }
 #else
 typedef uint32_t vec_words __attribute__((vector_size(VEC_BYTES), may_alias, aligned(2)));
-typedef uint16_t vec_halves __attribute__((vector_size(VEC_BYTES / 2), may_alias, aligned(2)));
-static inline vec vec_widened(const uint16_t *x) {
-  return (vec)(__builtin_convertvector(*(const vec_halves *)x, vec_words) << 16);
+static inline vec vec_halves(const void *x, const int odd) {
+  const vec_words w = *(const vec_words *)x;
+  return odd ? (vec)(w & 0xffff0000u) : (vec)(w << 16);
 }
 #endif
+/* Where element i of a row lies in split order. */
+static inline int vec_split_at(int i) {
+  return i / (2 * VEC) * (2 * VEC) + i % 2 * VEC + i % (2 * VEC) / 2;
+}
 
 /* The lanes' sum, halves added until one is left. */
 static inline rp_real vec_sum(vec v) {
