@@ -11,9 +11,10 @@
 /* Scores at a time; values in registers; the fewest keys worth a part, and the most parts. */
 enum { KEYS = 64, SUMS = 8, PART_KEYS = 1024, PARTS = 16, ENOUGH_UNITS = 64 };
 
-/* Keys and values `stride` bytes apart. */
+/* Keys and values `stride` bytes apart, and the block that the run after it lies in (NULL: none), which
+ * is asked for meanwhile: blocks are too short for the processor to guess what follows. */
 typedef struct {
-  const uint8_t *k, *v;
+  const uint8_t *k, *v, *next;
   size_t stride;
   int count;
 } run;
@@ -69,9 +70,8 @@ __attribute__((always_inline)) static inline void dots(const bool narrow, const 
   RP_EACH(i, n) sum[i] = (vec){0};
   for (int c = 0; c < whole; c += narrow ? 2 * VEC : VEC) {
     RP_EACH(i, n) sum[i] += *(const vec *)(q + c) * at(narrow, k + (size_t)i * stride, c);
-    if (narrow)
-      RP_EACH(i, n)
-      sum[i] += *(const vec *)(q + c + VEC) * at(narrow, k + (size_t)i * stride, c + VEC);
+    if (narrow) RP_EACH(i, n)
+    sum[i] += *(const vec *)(q + c + VEC) * at(narrow, k + (size_t)i * stride, c + VEC);
   }
   RP_EACH(i, n) s[i] = vec_sum(sum[i]);
   for (int c = whole; c < h; c++)
@@ -117,6 +117,8 @@ __attribute__((always_inline)) static inline void take(const bool narrow, const 
 
 static void take_run(const job *j, const run *r) {
   const rp_attend_args *a = j->a;
+  const size_t bytes = 2 * RP_KV_BLOCK * (size_t)a->h * (size_t)rp_dtype_bytes(a->k.dtype);
+  for (size_t b = 0; r->next && b < bytes; b += 64) __builtin_prefetch(r->next + b, 0, 2);
   const size_t each = acc_reals(a) / (size_t)heads_of(a);
   for (int m = 0; m < heads_of(a); m++) {
     if (a->q.dtype == RP_BF16)
@@ -134,7 +136,7 @@ static void segment(const job *j, const rp_seg *g, int first, int end) {
   const size_t wide = (size_t)rp_dtype_bytes(a->k.dtype);
   if (g->src == RP_SRC_NEW) { /* the row's own token */
     const int64_t from = ((int64_t)j->row.tok * a->Hk + j->g) * a->h;
-    take_run(j, &(run){rd(a->k, from), rd(a->v, from), 0, 1});
+    take_run(j, &(run){.k = rd(a->k, from), .v = rd(a->v, from), .count = 1});
     return;
   }
   const int32_t *table =
@@ -144,8 +146,10 @@ static void segment(const job *j, const rp_seg *g, int first, int end) {
     const int32_t e = g->slot + i * g->slot_step;
     const int in_block = (RP_KV_BLOCK - e % RP_KV_BLOCK + g->slot_step - 1) / g->slot_step;
     const uint8_t *k = rd(a->kv.pool, rp_kv_entry(table[e / RP_KV_BLOCK], e, a->h));
-    const run r = {k, k + values_on, (size_t)g->slot_step * (size_t)a->h * wide,
-                   in_block < end - i ? in_block : end - i};
+    run r = {.k = k, .v = k + values_on, .stride = (size_t)g->slot_step * (size_t)a->h * wide};
+    r.count = in_block < end - i ? in_block : end - i;
+    if (g->slot_step == 1 && i + r.count < end)
+      r.next = rd(a->kv.pool, rp_kv_entry(table[e / RP_KV_BLOCK + 1], 0, a->h));
     take_run(j, &r);
     i += r.count;
   }
