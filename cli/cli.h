@@ -212,7 +212,8 @@ void cli_log(void *ctx, rp_log_level level, const char *line);
 
 /* --- ranks -------------------------------------------------------------------------------- */
 
-void cli_hush(bool on); /* cli_note says nothing: another rank does */
+void cli_hush(bool on);    /* cli_note says nothing: another rank does */
+void cli_silence(bool on); /* nor does cli_error */
 /* Joins the ranks that --ranks or a launcher's variables tell of; *out NULL: alone. The verb has the
  * flags ranks, deadline, link-rate. */
 int cli_ranks_join(const cli_args *a, rp_ranks **out);

@@ -19,8 +19,12 @@ static void labelled(const char *label, const char *colour, const char *text) {
           text);
 }
 
+static bool silent;
+void cli_silence(bool on) { silent = on; }
+
 int cli_error(const rp_error *err) {
-  labelled("error: ", "\033[1;31m", *err->text ? err->text : "failed without saying why");
+  const char *text = *err->text ? err->text : "failed without saying why";
+  if (!silent) labelled("error: ", "\033[1;31m", text);
   return err->status ? (int)err->status : RP_FAIL;
 }
 

@@ -4,6 +4,30 @@ find_path(RATPLUS_CMOCKA_INCLUDE cmocka.h)
 find_library(RATPLUS_CMOCKA_LIBRARY cmocka)
 mark_as_advanced(RATPLUS_CMOCKA_INCLUDE RATPLUS_CMOCKA_LIBRARY)
 set(RATPLUS_TESTS_LINE "off")
+
+# NCCL's side of the communicator, over a NCCL between processes of one machine: its symbols come before
+# those of the library. Two more programs have it, which so are other builds than ratplus; the second
+# has no MPI.
+if(RATPLUS_TESTS)
+  add_library(ratplus_fake_nccl OBJECT ${PROJECT_SOURCE_DIR}/src/dist/comm_nccl.c
+              ${PROJECT_SOURCE_DIR}/src/base/version.c ${PROJECT_SOURCE_DIR}/tests/fake/fake_nccl.c)
+  target_compile_options(ratplus_fake_nccl PRIVATE -URATPLUS_WITH_NCCL -DRATPLUS_WITH_NCCL=1)
+  add_library(ratplus_no_mpi OBJECT ${PROJECT_SOURCE_DIR}/src/dist/comm_mpi.c)
+  target_compile_options(ratplus_no_mpi PRIVATE -URATPLUS_WITH_MPI -DRATPLUS_WITH_MPI=0)
+  foreach(part ratplus_fake_nccl ratplus_no_mpi)
+    add_dependencies(${part} ratplus_build_header)
+    target_include_directories(${part} BEFORE PRIVATE ${PROJECT_SOURCE_DIR}/tests/fake)
+    target_link_libraries(${part} PRIVATE ratplus_flags)
+  endforeach()
+  add_executable(ratplus-nccl ${cli_sources} $<TARGET_OBJECTS:ratplus_fake_nccl>)
+  add_executable(ratplus-nccl-alone ${cli_sources} $<TARGET_OBJECTS:ratplus_fake_nccl>
+                 $<TARGET_OBJECTS:ratplus_no_mpi>)
+  foreach(program ratplus-nccl ratplus-nccl-alone)
+    target_link_libraries(${program} PRIVATE ratplus_program_flags ratplus_static)
+    set_target_properties(${program} PROPERTIES LINKER_LANGUAGE ${RATPLUS_LINKER_LANGUAGE}
+      RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests)
+  endforeach()
+endif()
 if(RATPLUS_TESTS AND RATPLUS_CMOCKA_INCLUDE AND RATPLUS_CMOCKA_LIBRARY)
   set(RATPLUS_TESTS_LINE "on")
   foreach(source IN LISTS test_sources)
@@ -17,6 +41,7 @@ if(RATPLUS_TESTS AND RATPLUS_CMOCKA_INCLUDE AND RATPLUS_CMOCKA_LIBRARY)
     set_target_properties(${name} PROPERTIES LINKER_LANGUAGE ${RATPLUS_LINKER_LANGUAGE}
       RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests)
   endforeach()
+  target_sources(test_dist_comm PRIVATE $<TARGET_OBJECTS:ratplus_fake_nccl>)
 elseif(RATPLUS_TESTS)
   set(RATPLUS_TESTS_LINE "off: cmocka not found (Debian package libcmocka-dev)")
 endif()

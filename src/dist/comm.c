@@ -23,6 +23,8 @@ typedef struct {
 struct rp_comm {
   const rp_wire *wire; /* NULL: self */
   void *own;
+  const rp_engine *engine; /* NULL: collectives are made of moves */
+  void *engine_own;
   int rank, size;
   char (*hosts)[HOST]; /* [size] */
   rp_comm_opts o;
@@ -82,15 +84,32 @@ static void nap(double seconds) {
   nanosleep(&t, NULL);
 }
 
-/* A note begins with its kind: 'E' an error of the sender, 'W' "I am waiting, too". */
+/* A rank ended without a word. The lowest that is left speaks of it. */
+static void lose(rp_comm *c, int rank) {
+  rp_error text = {0};
+  rp_fail(
+      &text, RP_FAIL,
+      "rank %d on %s ended, and its connections with it; all ranks end, and the last checkpoint "
+      "is whole: look at that machine and its messages, then start the same command again",
+      rank, c->hosts[rank]);
+  set_failure(c, RP_FAIL, c->rank == (rank == 0), text.text);
+}
+
+/* A note begins with its kind: 'E' an error of the sender, 'W' "I am waiting, too", 'G' a rank that
+ * it saw end, which others may take for the end of the sender. */
 static bool hear(rp_comm *c, bool *alive) {
   char note[RP_TOLD_BYTES];
   int from;
-  while (c->wire->told(c->own, &from, note)) {
+  while (c->wire && c->wire->told(c->own, &from, note)) {
     note[RP_TOLD_BYTES - 1] = 0;
     if (alive) alive[from] = true;
     if (note[0] == 'E') {
       set_failure(c, RP_FAIL, false, note + 1);
+      return true;
+    }
+    int64_t rank;
+    if (note[0] == 'G' && rp_parse_i64(note + 1, &rank) && rank >= 0 && rank < c->size) {
+      lose(c, (int)rank);
       return true;
     }
   }
@@ -102,6 +121,18 @@ static void tell_all(rp_comm *c, char kind, const char *text) {
   rp_snprintf(note, sizeof note, "%c%s", kind, text);
   for (int r = 0; r < c->size; r++)
     if (r != c->rank) c->wire->tell(c->own, r, note);
+}
+
+/* What there is to hear; else an end that was seen here is told to all. */
+static bool is_over(rp_comm *c) {
+  char rank[16];
+  if (hear(c, NULL) || is_broken(c)) return true;
+  const int gone = c->wire && c->wire->gone ? c->wire->gone(c->own) : -1;
+  if (gone < 0) return false;
+  rp_snprintf(rank, sizeof rank, "%d", gone);
+  tell_all(c, 'G', rank);
+  lose(c, gone);
+  return true;
 }
 
 /* Which ranks do not answer: those this one waits for may themselves wait for another, so everyone
@@ -147,23 +178,54 @@ static const double look_every = 0.02;
  * time is nobody's silence. */
 static const double own_pause = 1;
 
-static rp_status finish_moves(rp_comm *c, int n, rp_error *err) {
+static rp_status look(rp_comm *c, bool whole, int *left, rp_error *err) {
+  bool done;
+  if (!whole) return c->wire->poll(c->own, left, err);
+  RP_TRY(c->engine->poll(c->engine_own, &done, err));
+  *left = !done;
+  return RP_OK;
+}
+
+/* The rank that a move waits for; of a whole collective any. */
+static int awaited(const rp_comm *c, bool whole, int n) {
+  int i = 0;
+  if (whole) return c->size > 1 && c->rank == 0;
+  while (i < n - 1 && c->wire->is_done(c->own, i)) i++;
+  return c->moves[i].peer;
+}
+
+/* An engine's error comes to several ranks at once: the lowest is the first to tell. */
+static void speak_for_all(rp_comm *c, const rp_error *err) {
+  char note[RP_TOLD_BYTES];
+  const double end = rp_now() + 0.05 * (c->rank < 20 ? c->rank : 20);
+  for (; rp_now() < end; nap(0.01))
+    if (hear(c, NULL)) return;
+  rp_snprintf(note, sizeof note, "rank %d on %s: %s", c->rank, c->hosts[c->rank], err->text);
+  tell_all(c, 'E', note);
+  set_failure(c, err->status, true, note);
+}
+
+/* Waits for n moves that were begun, or for a whole collective of the engine. */
+static rp_status finish(rp_comm *c, bool whole, int n, rp_error *err) {
   double t0 = rp_now(), last = t0, next_look = t0 + look_every, pause = 0; /* t0: silent since */
   int left = n;
   for (;;) {
-    RP_TRY(c->wire->poll(c->own, &left, err));
+    const rp_status st = look(c, whole, &left, err);
+    if (st) {
+      /* A word that came before says more; the wire's trouble is each rank's own to see. */
+      if (!is_over(c) && whole) speak_for_all(c, err);
+      return st;
+    }
     if (!left) return RP_OK;
     const double now = rp_now();
     if (now - last > own_pause) t0 += now - last;
     last = now;
     if (now >= next_look) {
       next_look = now + look_every;
-      if (hear(c, NULL) || is_broken(c)) return RP_FAIL;
+      if (is_over(c)) return RP_FAIL;
     }
     if (now - t0 > c->o.deadline) {
-      int i = 0;
-      while (i < n - 1 && c->wire->is_done(c->own, i)) i++;
-      name_the_silent(c, c->moves[i].peer, now - t0);
+      name_the_silent(c, awaited(c, whole, n), now - t0);
       return RP_FAIL;
     }
     /* Spinning takes a core from the work that the collective should hide behind. */
@@ -178,7 +240,7 @@ static rp_status move_all(rp_comm *c, int n, rp_comm_kind kind, rp_error *err) {
   for (int i = 0; i < n; i++)
     if (c->moves[i].send) sent += c->moves[i].bytes;
   RP_TRY(c->wire->begin(c->own, c->moves, n, err));
-  RP_TRY(finish_moves(c, n, err));
+  RP_TRY(finish(c, false, n, err));
   pthread_mutex_lock(&c->mutex);
   c->counts.sent[kind] += sent;
   pthread_mutex_unlock(&c->mutex);
@@ -344,6 +406,16 @@ static void copy_self(const rp_collective *a) {
     memcpy((void *)a->out.at, (void *)a->in.at, (size_t)a->n * (size_t)rp_dtype_bytes(a->dtype));
 }
 
+/* The engine's own business how; what is counted is what the moves would send. */
+static rp_status run_whole(rp_comm *c, const rp_collective *a, rp_error *err) {
+  RP_TRY(c->engine->begin(c->engine_own, a, err));
+  RP_TRY(finish(c, true, 1, err));
+  pthread_mutex_lock(&c->mutex);
+  c->counts.sent[a->kind] += (uint64_t)rp_comm_cost(a->kind, c->size, a->n, a->dtype);
+  pthread_mutex_unlock(&c->mutex);
+  return RP_OK;
+}
+
 static rp_status run_collective(rp_comm *c, const rp_collective *a, rp_error *err) {
   if (c->o.latency > 0) nap(c->o.latency);
   if (c->size == 1) {
@@ -363,8 +435,11 @@ static void run_job(rp_comm *c, const job *j) {
   rp_error err = {0};
   rp_status st = RP_OK;
   const double t0 = rp_now();
+  const bool whole = j->dev && c->engine;
   const bool there = !j->dev || rp_device_enter(j->dev);
-  if (!there)
+  if (whole && there)
+    st = run_whole(c, &j->a, &err);
+  else if (!there)
     st = rp_fail(&err, RP_FAIL, "the device's memory could not be opened for a collective");
   else
     st = run_collective(c, &j->a, &err);
@@ -506,6 +581,13 @@ void rp_comm_tell(rp_comm *c, const char *sentence) {
   pthread_mutex_unlock(&c->mutex);
 }
 
+void rp_comm_set_engine(rp_comm *c, const rp_engine *e, void *own) {
+  c->engine = e;
+  c->engine_own = own;
+}
+
+double rp_comm_deadline(const rp_comm *c) { return c->o.deadline; }
+
 void rp_comm_settle(rp_comm *c) {
   pthread_mutex_lock(&c->mutex);
   c->settled = true;
@@ -567,7 +649,7 @@ rp_status rp_comm_make(rp_comm **out, const rp_wire *w, void *own, int rank, int
   }
   *c = (rp_comm){.wire = w, .own = own, .rank = rank, .size = size};
   if (o) c->o = *o;
-  if (!(c->o.deadline > 0)) c->o.deadline = 300;
+  if (!(c->o.deadline > 0)) c->o.deadline = RP_COMM_DEADLINE;
   pthread_mutex_init(&c->mutex, NULL);
   pthread_cond_init(&c->wake, NULL);
   RP_GO(allocate(c, err));
@@ -593,6 +675,7 @@ void rp_comm_close(rp_comm *c) {
     pthread_mutex_unlock(&c->mutex);
     pthread_join(c->thread, NULL);
   }
+  if (c->engine) c->engine->close(c->engine_own, c->failure.status != RP_OK);
   if (c->wire) c->wire->close(c->own, c->failure.status != RP_OK);
   pthread_cond_destroy(&c->wake);
   pthread_mutex_destroy(&c->mutex);

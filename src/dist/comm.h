@@ -7,7 +7,8 @@
  * collective fails with the same sentence. Bytes and times are counted. One thread's, but for what
  * says otherwise.
  *
- * Implementations: self (one rank, no traffic) and MPI (any MPI-3). */
+ * Implementations: self (one rank, no traffic), MPI (any MPI-3), TCP; and NCCL for what lies on GPUs,
+ * on top of one of them. */
 #ifndef RP_DIST_COMM_H
 #define RP_DIST_COMM_H
 
@@ -15,8 +16,10 @@
 
 typedef struct rp_comm rp_comm;
 
+enum { RP_COMM_DEADLINE = 300 };
+
 typedef struct {
-  double deadline; /* seconds that a collective may take; 0: 300 */
+  double deadline; /* seconds that a collective may take; 0: RP_COMM_DEADLINE */
   double rate;    /* tests: bytes a second that this rank may send at most; 0: as fast as it goes */
   double latency; /* tests: seconds added to every collective */
 } rp_comm_opts;
@@ -25,6 +28,18 @@ rp_status rp_comm_open_self(rp_comm **c, const rp_comm_opts *o, rp_error *err);
 /* Joins the ranks that the MPI launcher started. RP_USAGE in a build without MPI. */
 rp_status rp_comm_open_mpi(rp_comm **c, const rp_comm_opts *o, rp_error *err);
 bool rp_comm_has_mpi(void);
+/* Joins ranks that some launcher started and told who they are: over TCP, meeting at rank 0. */
+typedef struct {
+  const char *host; /* rank 0's machine */
+  int port;         /* free there: rank 0 binds it */
+  int rank, size;
+} rp_comm_place;
+rp_status rp_comm_open_sock(rp_comm **c, const rp_comm_place *p, const rp_comm_opts *o,
+                            rp_error *err);
+/* From here on collectives on queues are NCCL's, over the memory of this GPU; sums are in NCCL's order,
+ * not in that of the ranks. All ranks together. RP_USAGE in a build without NCCL. */
+rp_status rp_comm_use_nccl(rp_comm *c, int device, rp_error *err);
+bool rp_comm_has_nccl(void);
 /* Waits for what was started and, unless it failed, for all ranks; NULL is fine. After a failure the
  * process must end without MPI's own farewell (_exit). */
 void rp_comm_close(rp_comm *c);

@@ -4,9 +4,11 @@
 #if RATPLUS_WITH_MPI
 
 #include <mpi.h>
+#include <pthread.h>
 #include <string.h>
+#include <time.h>
 
-#include "base/str.h"
+#include "base/log.h"
 
 enum { DATA = 1, NOTE = 2 };
 
@@ -94,18 +96,72 @@ static void close_wire(void *own, bool broken) {
   rp_free(w);
 }
 
-static const rp_wire wire = {close_wire, begin, poll, is_done, tell, told};
+static const rp_wire wire = {close_wire, begin, poll, is_done, tell, told, NULL};
 
-static rp_status initialise(rp_error *err) {
-  int there = 0, level = MPI_THREAD_SINGLE;
+/* MPI's start returns when all ranks came, or never: so another thread goes into it, and this one
+ * watches the clock. It may be left behind there, and what it writes to stays. */
+static struct {
+  pthread_mutex_t mutex;
+  pthread_cond_t wake;
+  bool done;
+  int code, level;
+} starting = {.mutex = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
+
+static void *start_mpi(void *ctx) {
+  int level = MPI_THREAD_SINGLE;
+  (void)ctx;
+  const int code = MPI_Init_thread(NULL, NULL, MPI_THREAD_SERIALIZED, &level);
+  pthread_mutex_lock(&starting.mutex);
+  starting.code = code;
+  starting.level = level;
+  starting.done = true;
+  pthread_cond_signal(&starting.wake);
+  pthread_mutex_unlock(&starting.mutex);
+  return NULL;
+}
+
+static bool is_started(double seconds) {
+  struct timespec until;
+  clock_gettime(CLOCK_REALTIME, &until);
+  until.tv_sec += (time_t)seconds + 1;
+  pthread_mutex_lock(&starting.mutex);
+  while (!starting.done && !pthread_cond_timedwait(&starting.wake, &starting.mutex, &until)) {
+  }
+  const bool done = starting.done;
+  pthread_mutex_unlock(&starting.mutex);
+  return done;
+}
+
+static const char *const who_lacks =
+    "MPI has waited %.0f s for ranks that were not started or cannot be reached; which, the "
+    "launcher's messages say (mpirun --display-map: where each should be)";
+
+static rp_status start(double deadline, rp_error *err) {
+  pthread_t thread;
+  const double early = deadline < 20 ? deadline / 2 : 10;
+  if (pthread_create(&thread, NULL, start_mpi, NULL))
+    return rp_fail(err, RP_FAIL, "no thread could be made for the start of MPI");
+  if (!is_started(early)) {
+    rp_log(RP_LOG_WARNING, who_lacks, early);
+    if (!is_started(deadline - early)) {
+      pthread_detach(thread);
+      return rp_fail(err, RP_FAIL, who_lacks, deadline);
+    }
+  }
+  pthread_join(thread, NULL);
+  return check(starting.code, "its start", err);
+}
+
+static rp_status initialise(double deadline, rp_error *err) {
+  int there = 0;
   MPI_Initialized(&there);
   if (there) {
     return rp_fail(err, RP_USAGE,
                    "MPI was initialised before in this process; join the ranks once, and leave "
                    "MPI_Init to the library");
   }
-  RP_TRY(check(MPI_Init_thread(NULL, NULL, MPI_THREAD_SERIALIZED, &level), "its start", err));
-  if (level < MPI_THREAD_SERIALIZED)
+  RP_TRY(start(deadline, err));
+  if (starting.level < MPI_THREAD_SERIALIZED)
     return rp_fail(err, RP_USAGE,
                    "this MPI does not allow calls from a thread of our own "
                    "(MPI_THREAD_SERIALIZED); use one that does, as Open MPI");
@@ -115,7 +171,7 @@ static rp_status initialise(rp_error *err) {
 rp_status rp_comm_open_mpi(rp_comm **c, const rp_comm_opts *o, rp_error *err) {
   int rank = 0, size = 1;
   *c = NULL;
-  RP_TRY(initialise(err));
+  RP_TRY(initialise(o && o->deadline > 0 ? o->deadline : RP_COMM_DEADLINE, err));
   mpi_wire *w = rp_calloc(1, sizeof *w);
   if (!w) return rp_fail_memory(err, sizeof *w, "a communicator");
   MPI_Comm_rank(MPI_COMM_WORLD, &rank);

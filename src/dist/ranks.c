@@ -19,13 +19,27 @@ static rp_status check_count(const rp_ranks_opts *o, int found, rp_error *err) {
                  o->launcher ? o->launcher : "the launcher", o->count, found);
 }
 
+/* Over MPI, or, for a launcher that brings none, over TCP. */
+static rp_status open_comm(const rp_ranks_opts *o, rp_comm **c, rp_error *err) {
+  const rp_comm_opts opts = {.deadline = o->deadline, .rate = o->rate, .latency = o->latency};
+  const rp_comm_place at = {o->host, o->port, o->rank, o->count};
+  if (!o->host) return rp_comm_open_mpi(c, &opts, err);
+  if (rp_comm_has_nccl()) return rp_comm_open_sock(c, &at, &opts, err);
+  return rp_fail(
+      err, RP_USAGE,
+      "this build joins ranks over MPI, since it has no NCCL; start them with mpirun -n %d",
+      o->count);
+}
+
+int rp_ranks_without_mpi(void) { return rp_comm_has_nccl(); }
+int rp_ranks_with_mpi(void) { return rp_comm_has_mpi(); }
+
 rp_status rp_ranks_join(const rp_ranks_opts *o, rp_ranks **out, rp_error *err) {
   rp_status st = RP_OK;
-  const rp_comm_opts c = {.deadline = o->deadline, .rate = o->rate, .latency = o->latency};
   *out = NULL;
   rp_ranks *r = rp_calloc(1, sizeof *r);
   if (!r) return rp_fail_memory(err, sizeof *r, "ranks");
-  RP_GO(rp_comm_open_mpi(&r->comm, &c, err));
+  RP_GO(open_comm(o, &r->comm, err));
   RP_GO(check_count(o, rp_comm_size(r->comm), err));
   *out = r;
   return RP_OK;

@@ -76,6 +76,7 @@ refused "a batch that ranks do not divide" 2 "global_batch_size" 3 run_dir=bad d
 refused "HYBRID_SHARD" 2 "sharding_strategy" 2 run_dir=bad trainer.fsdp.sharding_strategy=HYBRID_SHARD
 refused "another number than MPI's" 2 "--ranks says 3 ranks and MPI says 2" 2 run_dir=bad --ranks 3
 check "nothing is left behind" test ! -e bad
+# Without NCCL there is MPI alone.
 WORLD_SIZE=2 RANK=0 "$RATPLUS" train "${words[@]}" run_dir=bad >out.txt 2>err.txt
 check "torchrun is told to be mpirun" test $? = 2
 check "by name" said "mpirun -n 2 ratplus train"
@@ -85,6 +86,95 @@ check "naming what to give" said "--mpi=pmix"
 WORLD_SIZE=2 "$RATPLUS" train "${words[@]}" run_dir=bad --ranks 1 trainer.max_epoch=0 >out.txt 2>err.txt
 check "--ranks 1 is alone" test $? = 0
 rm -rf bad
+WORLD_SIZE=two RANK=0 "$RATPLUS" train "${words[@]}" run_dir=bad >out.txt 2>err.txt
+check "nonsense of a launcher is refused" test $? = 2
+check "with its name" said "WORLD_SIZE=two"
+WORLD_SIZE=2 RANK=2 "$RATPLUS" train "${words[@]}" run_dir=bad >out.txt 2>err.txt
+check "a rank beyond the last, too" test $? = 2
+check "with both" said "RANK=2 in the environment, but WORLD_SIZE=2"
+WORLD_SIZE=2 RANK=1 "$RATPLUS" train "${words[@]}" run_dir=bad >out.txt 2>err.txt
+check "the second of torchrun's ranks leaves the word to the first" test "$?-$(wc -c <err.txt)" = 2-0
+"$RATPLUS" train "${words[@]}" run_dir=bad trainer.device=cuda >out.txt 2>err.txt
+check "a GPU is refused" test $? = 2
+check "by its name" said "trainer.device=cuda: this build has no CUDA"
+
+# --- without MPI --------------------------------------------------------------------------------
+# The second program is one with NCCL (of the tests): it joins by the variables of torchrun and Slurm.
+other=$RATPLUS_BUILD/tests/ratplus-nccl
+port() { echo $((20000 + (RANDOM * 32768 + RANDOM) % 20000)); }
+# N ARGUMENTS...: ranks as torchrun starts them, rank 0's words in err.txt, the others' in errR.txt.
+torched() {
+  local n=$1 code=0 r pids=()
+  shift
+  for r in $(seq $((n - 1))); do
+    RANK=$r WORLD_SIZE=$n timeout -k 5 120 "$other" train "${words[@]}" "$@" >"out$r.txt" \
+      2>"err$r.txt" </dev/null &
+    pids+=($!)
+  done
+  RANK=0 WORLD_SIZE=$n timeout -k 5 120 "$other" train "${words[@]}" "$@" >out.txt 2>err.txt </dev/null
+  code=$?
+  for r in "${pids[@]}"; do wait "$r" || code=$?; done
+  return $code
+}
+export MASTER_ADDR=localhost MASTER_PORT
+MASTER_PORT=$(port)
+torched 2 run_dir=torch trainer.fsdp.sharding_strategy=FULL_SHARD
+check "two ranks of torchrun train over TCP" test $? = 0
+check "one of them prints the result" test "$(cat out.txt out1.txt | grep -c '^val_loss ')" = 1
+same=yes
+for f in two/checkpoints/latest/*.safetensors; do
+  cmp -s "$f" "torch/checkpoints/latest/$(basename "$f")" || same=no
+done
+check "with the bits of the same over MPI" test $same = yes
+MASTER_PORT=$(port) TORCHELASTIC_USE_AGENT_STORE=True torched 3 run_dir=torch trainer.max_epoch=0 \
+  data.shards=12 data.global_batch_size=12
+check "other ranks and a store of torchrun's agent" test $? = 2 # another configuration
+check "are told of the run that is there" said "run_dir="
+RANK=0 WORLD_SIZE=3 "$other" train "${words[@]}" run_dir=bad --deadline 2 >out.txt 2>err.txt
+check "missing ranks end the start" test $? = 1
+check "are warned of" said "these of 3 ranks have not come to localhost port $MASTER_PORT: 1, 2"
+check "and named" said "did not come: 1, 2 of 3"
+MASTER_PORT='' RANK=0 WORLD_SIZE=3 "$other" train "${words[@]}" run_dir=bad >out.txt 2>err.txt
+check "no place to meet is refused" test $? = 2
+check "naming what lacks" said "MASTER_ADDR and MASTER_PORT"
+MASTER_ADDR=no.such.host.invalid RANK=0 WORLD_SIZE=3 "$other" train "${words[@]}" run_dir=bad \
+  >out.txt 2>err.txt
+check "an unknown host is refused" test $? = 2
+check "by name" said "no.such.host.invalid"
+perl -MIO::Socket -e '$s = IO::Socket::INET->new(Listen => 1, LocalAddr => "0.0.0.0") or die;
+  $| = 1; print $s->sockport, "\n"; sleep 60' >taken.txt &
+holder=$!
+for i in $(seq 50); do [ -s taken.txt ] && break; sleep 0.1; done
+MASTER_PORT=$(cat taken.txt) RANK=0 WORLD_SIZE=2 "$other" train "${words[@]}" run_dir=bad \
+  >out.txt 2>err.txt
+check "a port that is taken is refused" test $? = 2
+check "with what to give" said "port $(cat taken.txt) of localhost, where the ranks should meet"
+kill $holder
+unset MASTER_ADDR MASTER_PORT
+
+# As Slurm starts them where there is no MPI at all: they meet on the first of its nodes.
+alone=$RATPLUS_BUILD/tests/ratplus-nccl-alone
+export SLURM_JOB_ID=$RANDOM SLURM_STEP_ID=0 SLURM_STEP_NUM_TASKS=2
+export SLURM_STEP_NODELIST="localhost,node[04-07]"
+SLURM_PROCID=1 timeout 60 "$alone" train "${words[@]}" run_dir=slurm trainer.fsdp.sharding_strategy=FULL_SHARD \
+  >out1.txt 2>err1.txt &
+SLURM_PROCID=0 timeout 60 "$alone" train "${words[@]}" run_dir=slurm trainer.fsdp.sharding_strategy=FULL_SHARD \
+  >out.txt 2>err.txt
+check "the first of Slurm's tasks trains" test $? = 0
+wait $!
+check "the second, too" test "$?-$(cat out.txt out1.txt | grep -c '^val_loss ')" = 0-1
+SLURM_STEP_NODELIST='nowhere[03-07,12].invalid' SLURM_PROCID=0 "$alone" train "${words[@]}" \
+  run_dir=bad >out.txt 2>err.txt
+check "an unknown node is refused" test $? = 2
+check "and it is the first of the list" said "nowhere03.invalid, where rank 0"
+unset SLURM_JOB_ID SLURM_STEP_ID SLURM_STEP_NUM_TASKS SLURM_STEP_NODELIST
+
+# Different programs.
+"${mpi[@]}" -n 1 "$RATPLUS" train "${words[@]}" run_dir=bad : -n 1 "$other" train "${words[@]}" \
+  run_dir=bad >out.txt 2>err.txt
+check "different programs are refused" test $? = 2
+check "naming the rank" said "rank 1 on $(hostname) has another version of the program than rank 0"
+check "nothing is left behind by any of these" test ! -e bad
 
 # Different words on the second rank.
 "${mpi[@]}" -n 1 "$RATPLUS" train "${words[@]}" run_dir=bad : -n 1 "$RATPLUS" train "${words[@]}" \
@@ -101,6 +191,11 @@ printf '\003' | dd of=b/t.bin bs=1 seek=4000 conv=notrunc 2>/dev/null
 check "different token files are refused" test $? = 2
 check "naming them" said "content of data.train's token file"
 rm -rf bad
+# A rank that never comes.
+"${mpi[@]}" -n 1 "$RATPLUS" train "${words[@]}" run_dir=bad --deadline 3 : -n 1 sleep 30 >out.txt 2>err.txt
+check "a rank that does not come ends the start" test $? = 1
+check "with a warning before" said "warning: MPI has waited 2 s for ranks that were not started"
+check "and an error" said "error: MPI has waited 3 s for ranks that were not started"
 
 # --- signals ------------------------------------------------------------------------------------
 long=(data.train.limit_tokens=-1 trainer.max_epoch=400 trainer.log_interval=1000
