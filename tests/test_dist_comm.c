@@ -72,6 +72,7 @@ static int others(rp_comm *c) {
   RANK_TRUE(real == want);
   RANK_OK(rp_comm_barrier(c, &err));
   RANK_TRUE(rp_comm_host(c, ranks - 1)[0]);
+  RANK_TRUE(rp_comm_neighbours(c) == ranks);
   return 0;
 }
 

@@ -460,6 +460,28 @@ static void bytes_are_as_planned(void **state) {
   for (int n = 2; n <= 4; n++) assert_int_equal(box_ranks(n, "planned"), 0);
 }
 
+/* What fits alone may not fit beside others on one machine. */
+static void memory_is_that_of_all_ranks_here(void **state) {
+  (void)state;
+  check_needs_yaml();
+  rp_error err = {0};
+  rp_settings s;
+  rp_train_memory m;
+  say("BOX_DATA", box_data_dir());
+  say("BOX_RUN", check_path("memory"));
+  rp_config *c = config_now();
+  check_ok(rp_settings_read(&s, c, 4, &err), err);
+  check_ok(rp_memplan_make(&s, RP_DEVICE_CPU, 4, &m, &err), err);
+  check_ok(rp_memplan_check(&s, RP_DEVICE_CPU, 4, 1, m.total, &err), err);
+  check_ok(rp_memplan_check(&s, RP_DEVICE_CPU, 4, 2, 2 * m.total, &err), err);
+  check_ok(rp_memplan_check(&s, RP_DEVICE_CPU, 4, 4, 0, &err), err);
+  assert_int_equal(rp_memplan_check(&s, RP_DEVICE_CPU, 4, 1, m.total - 1, &err), RP_NO_MEMORY);
+  assert_int_equal(rp_memplan_check(&s, RP_DEVICE_CPU, 4, 2, 2 * m.total - 1, &err), RP_NO_MEMORY);
+  assert_non_null(strstr(err.text, "the 2 ranks on this machine take "));
+  rp_settings_free(&s);
+  rp_config_free(c);
+}
+
 static void time_is_as_planned(void **state) {
   (void)state;
   check_needs_yaml();
@@ -476,10 +498,15 @@ static void golden_through_two_ranks(void **state) {
 }
 
 static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(one_rank_is_many_joint),   cmocka_unit_test(one_rank_is_many_plain),
-    cmocka_unit_test(twice_bit_for_bit),        cmocka_unit_test(late_ops_change_nothing),
-    cmocka_unit_test(resumes_on_other_ranks),   cmocka_unit_test(bytes_are_as_planned),
-    cmocka_unit_test(golden_through_two_ranks), cmocka_unit_test(time_is_as_planned),
+    cmocka_unit_test(one_rank_is_many_joint),
+    cmocka_unit_test(one_rank_is_many_plain),
+    cmocka_unit_test(twice_bit_for_bit),
+    cmocka_unit_test(late_ops_change_nothing),
+    cmocka_unit_test(resumes_on_other_ranks),
+    cmocka_unit_test(bytes_are_as_planned),
+    cmocka_unit_test(golden_through_two_ranks),
+    cmocka_unit_test(time_is_as_planned),
+    cmocka_unit_test(memory_is_that_of_all_ranks_here),
 };
 
 int main(int argc, char **argv) {

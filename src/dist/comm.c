@@ -600,6 +600,13 @@ int rp_comm_rank(const rp_comm *c) { return c->rank; }
 int rp_comm_size(const rp_comm *c) { return c->size; }
 const char *rp_comm_host(const rp_comm *c, int rank) { return c->hosts[rank]; }
 
+int rp_comm_neighbours(const rp_comm *c) {
+  int n = 0;
+  if (!c) return 1;
+  for (int r = 0; r < c->size; r++) n += strcmp(c->hosts[r], c->hosts[c->rank]) == 0;
+  return n;
+}
+
 rp_comm_stats rp_comm_counts(rp_comm *c) {
   pthread_mutex_lock(&c->mutex);
   const rp_comm_stats s = c->counts;

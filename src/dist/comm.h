@@ -47,6 +47,7 @@ void rp_comm_close(rp_comm *c);
 int rp_comm_rank(const rp_comm *c);
 int rp_comm_size(const rp_comm *c);
 const char *rp_comm_host(const rp_comm *c, int rank); /* its machine's name */
+int rp_comm_neighbours(const rp_comm *c); /* ranks on this machine, this one too; c NULL: 1 */
 
 typedef enum {
   RP_COMM_SUM,       /* in[n] of all ranks added up into out[n] of all */

@@ -2,6 +2,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "base/log.h"
 #include "dist/comm.h"
 #include "model/cost.h"
@@ -399,10 +400,25 @@ static const char *weights_of(const rp_eval_opts *o, const rp_trainer_settings *
   return s->pretrained_path ? s->pretrained_path : s->run_dir;
 }
 
-static rp_status open_val(source *s, const rp_settings *x, rp_error *err) {
+/* The configuration's, else those of the run that saved these weights; a model that is no checkpoint
+ * was saved by nobody. */
+static rp_status shards_of(const rp_settings *x, const rp_store *store, int *shards,
+                           rp_error *err) {
+  rp_loop_state state = {0};
+  *shards = x->trainer.shards;
+  if (*shards > 0) return RP_OK;
+  char *path = rp_path_join(rp_store_path(store), "state.json");
+  if (!path) return rp_fail_memory(err, strlen(rp_store_path(store)), "a path");
+  const rp_status st = rp_is_file(path) ? rp_loop_state_read(path, &state, err) : RP_OK;
+  rp_free(path);
+  *shards = state.shards > 0 ? state.shards : 1;
+  return st;
+}
+
+static rp_status open_val(source *s, const rp_settings *x, const rp_store *store, rp_error *err) {
   s->batch = x->val.batch;
   s->T = x->val.T;
-  s->shards = x->trainer.shards > 0 ? x->trainer.shards : 1;
+  RP_TRY(shards_of(x, store, &s->shards, err));
   s->loaders = rp_calloc((size_t)s->shards, sizeof *s->loaders);
   if (!s->loaders) return rp_fail_memory(err, 64, "loaders");
   for (int i = 0; i < s->shards; i++)
@@ -444,7 +460,7 @@ static rp_status open_run(const rp_config *c, const rp_eval_opts *o, machine *k,
                   path));
   RP_GO(rp_store_open(&store, path, err));
   RP_GO(copy_model(&k->m, &x.model, err));
-  RP_GO(open_val(s, &x, err));
+  RP_GO(open_val(s, &x, store, err));
   RP_GO(open_machine(k, kind, dtype, s->batch, s->T, store, err));
 fail:
   rp_store_close(store);

@@ -129,16 +129,23 @@ void rp_memplan_advice(const rp_settings *s, rp_device_kind kind, int ranks, uin
               "or a machine with more memory");
 }
 
-rp_status rp_memplan_check(const rp_settings *s, rp_device_kind kind, int ranks, rp_error *err) {
+rp_status rp_memplan_check(const rp_settings *s, rp_device_kind kind, int ranks, int here,
+                           uint64_t available, rp_error *err) {
   rp_train_memory m;
-  char want[32], have[32], advice[512];
+  char want[32], one[32], have[32], advice[512];
   RP_TRY(rp_memplan_make(s, kind, ranks, &m, err));
-  if (!m.available || m.total <= m.available) return RP_OK;
-  rp_format_bytes(want, (double)m.total);
-  rp_format_bytes(have, (double)m.available);
-  rp_memplan_advice(s, kind, ranks, m.available, advice, sizeof advice);
-  return rp_fail(err, RP_NO_MEMORY, "this run takes %s of memory and %s are free; %s", want, have,
-                 advice);
+  const uint64_t each = available / (uint64_t)here;
+  if (!available || m.total <= each) return RP_OK;
+  rp_format_bytes(one, (double)m.total);
+  rp_format_bytes(want, (double)m.total * here);
+  rp_format_bytes(have, (double)available);
+  rp_memplan_advice(s, kind, ranks, each, advice, sizeof advice);
+  if (here == 1)
+    return rp_fail(err, RP_NO_MEMORY, "this run takes %s of memory and %s are free; %s", want, have,
+                   advice);
+  return rp_fail(err, RP_NO_MEMORY,
+                 "the %d ranks on this machine take %s of memory, %s each, and %s are free; %s",
+                 here, want, one, have, advice);
 }
 
 /* ---- the public plan ---- */

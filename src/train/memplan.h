@@ -14,8 +14,10 @@ rp_status rp_memplan_make(const rp_settings *s, rp_device_kind kind, int ranks,
  * setting" is said too. */
 void rp_memplan_advice(const rp_settings *s, rp_device_kind kind, int ranks, uint64_t available,
                        char *out, size_t cap);
-/* RP_NO_MEMORY with the sum, what there is, and the advice, when it does not fit. */
-rp_status rp_memplan_check(const rp_settings *s, rp_device_kind kind, int ranks, rp_error *err);
+/* RP_NO_MEMORY with the sum, what there is, and the advice, when the ranks of this machine, `here` of all,
+ * do not fit together into `available` (0: unknown, all fits). */
+rp_status rp_memplan_check(const rp_settings *s, rp_device_kind kind, int ranks, int here,
+                           uint64_t available, rp_error *err);
 
 /* rp_rank_plan_make from settings read for o->ranks. */
 rp_status rp_rank_plan_settings(const rp_settings *s, rp_device_kind kind,

@@ -152,7 +152,6 @@ static rp_status open_trainer(rp_training *r, const char *dir, rp_error *err) {
   if (s->shards > 0 && shards != s->shards)
     return rp_fail(err, RP_USAGE, "data.shards=%d, but %s was saved with %d; leave data.shards out",
                    s->shards, dir, shards);
-  RP_TRY(rp_memplan_check(&r->s, r->kind, r->ranks, err));
   RP_TRY(check_disk(r, err));
   if (!r->in->no_rate && s->max_epoch > 0)
     r->rate = r->ranks * rp_trainer_product_rate(r->kind, s->dtype);
@@ -211,6 +210,11 @@ static rp_status open_run(rp_training *r, rp_error *err) {
   RP_GO(rp_together_same(r->comm, &r->s, r->c, dir ? r->state.step : -1, err));
   r->resumed = dir != NULL;
   if (!dir) r->state = (rp_loop_state){.val_loss = NAN, .val_loss_dense = NAN, .val_step = -1};
+  /* What is free is told before any rank of this machine takes some of it. */
+  RP_GO(rp_comm_agree(r->comm,
+                      rp_memplan_check(&r->s, r->kind, r->ranks, rp_comm_neighbours(r->comm),
+                                       rp_memory_available(), err),
+                      err));
   r->reports = rp_calloc(1, rp_together_bytes(r->comm) + 1);
   RP_GO(rp_comm_agree(
       r->comm, r->reports ? open_trainer(r, dir, err) : rp_fail_memory(err, 64, "reports"), err));

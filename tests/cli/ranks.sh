@@ -53,6 +53,16 @@ check "eval over ranks gives the loss of one" test \
   "$(sed 's/.*"loss":\([0-9.]*\).*/\1/' one.json | cut -c 1-7)" = \
   "$(sed 's/.*"loss":\([0-9.]*\).*/\1/' three.json | cut -c 1-7)"
 check "once" test "$(grep -c . three.json)" = "$(grep -c . one.json)"
+# Shards that nobody named are the ranks of the first start, and stay the checkpoint's.
+random=(data.shards=null data.val._name_=lm_random data.val.seed=5)
+ranks 2 run_dir=drawn "${random[@]}"
+"$RATPLUS" eval loss "${words[@]}" run_dir=drawn "${random[@]}" --json >drawn.json 2>err.txt
+check "eval finds the shards in the checkpoint" test \
+  "$(sed -n 's/^val_loss \([0-9.]*\).*/\1/p' out.txt | cut -c 1-7)" = \
+  "$(sed 's/.*"loss":\([0-9.]*\).*/\1/' drawn.json | head -n 1 | cut -c 1-7)"
+"$RATPLUS" eval loss "${words[@]}" run_dir=drawn "${random[@]}" data.shards=4 --json >other.json 2>err.txt
+check "which is seen in the number" test "$(sed 's/.*"loss":\([0-9.]*\).*/\1/' drawn.json)" != \
+  "$(sed 's/.*"loss":\([0-9.]*\).*/\1/' other.json)"
 ranks 2 run_dir=two
 check "a finished run ends with 0 on all" test $? = 0
 check "and says so once" test "$(grep -c 'finished before' out.txt)" = 1
