@@ -232,6 +232,59 @@ static void resumes_on_other_ranks(void **state) {
   }
 }
 
+/* Ranks and strategy of the k-th of all twelve. */
+enum { KINDS = 12 };
+static void train_kind(int k, const char *name, int stop_at) {
+  char shard[16];
+  snprintf(shard, sizeof shard, "%d", k % 3 + 1);
+  train_on(k / 3 + 1, shard, name, stop_at);
+}
+
+/* From kind a, stopped in the middle, to kind b: the weights of the run never stopped, and where both are
+ * the same its bits. begun, ends: which kinds' first halves and unbroken runs were made. */
+static void resume_pair(int a, int b, bool begun[KINDS], bool ends[KINDS]) {
+  char from[32], to[32], whole[32], line[1024];
+  snprintf(from, sizeof from, "from%d", a);
+  snprintf(to, sizeof to, "from%dto%d", a, b);
+  snprintf(whole, sizeof whole, "whole%d", b);
+  if (!begun[a]) train_kind(a, from, 9);
+  begun[a] = true;
+  snprintf(line, sizeof line, "cp -a '%s' '%s'", check_path(from), check_path(to));
+  assert_int_equal(system(line), 0);
+  train_kind(b, to, -1);
+  losses_close("unbroken", to, 2e-5);
+  weights_close("unbroken", to, weights_tol);
+  if (a == b) {
+    if (!ends[b]) train_kind(b, whole, -1);
+    ends[b] = true;
+    same_files(whole, to);
+  }
+  snprintf(line, sizeof line, "rm -rf '%s'", check_path(to));
+  assert_int_equal(system(line), 0);
+}
+
+/* All pairs with CHECK_ALL=1; else one of equal kinds and three others, by SEED. */
+static void resumes_from_any_to_any(void **state) {
+  (void)state;
+  check_needs_yaml();
+  check_needs_ranks();
+  rp_rng rng = check_rng(9);
+  bool begun[KINDS] = {0}, ends[KINDS] = {0};
+  int pairs = 0;
+  train_on(1, "3", "unbroken", -1);
+  if (getenv("CHECK_ALL")) {
+    for (; pairs < KINDS * KINDS; pairs++) resume_pair(pairs / KINDS, pairs % KINDS, begun, ends);
+  } else {
+    const int same = check_pick(&rng, 3, KINDS - 1);
+    resume_pair(same, same, begun, ends);
+    for (pairs = 1; pairs < 4; pairs++) {
+      const int a = check_pick(&rng, 0, KINDS - 1);
+      resume_pair(a, (a + check_pick(&rng, 1, KINDS - 1)) % KINDS, begun, ends);
+    }
+  }
+  printf("# %d pairs of ranks and strategy\n", pairs);
+}
+
 /* ---- inside a rank ---- */
 
 /* Bytes sent and held are as planned, for both strategies' one iteration of several micro-batches. */
@@ -498,15 +551,11 @@ static void golden_through_two_ranks(void **state) {
 }
 
 static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(one_rank_is_many_joint),
-    cmocka_unit_test(one_rank_is_many_plain),
-    cmocka_unit_test(twice_bit_for_bit),
-    cmocka_unit_test(late_ops_change_nothing),
-    cmocka_unit_test(resumes_on_other_ranks),
-    cmocka_unit_test(bytes_are_as_planned),
-    cmocka_unit_test(golden_through_two_ranks),
-    cmocka_unit_test(time_is_as_planned),
-    cmocka_unit_test(memory_is_that_of_all_ranks_here),
+    cmocka_unit_test(one_rank_is_many_joint),   cmocka_unit_test(one_rank_is_many_plain),
+    cmocka_unit_test(twice_bit_for_bit),        cmocka_unit_test(late_ops_change_nothing),
+    cmocka_unit_test(resumes_on_other_ranks),   cmocka_unit_test(bytes_are_as_planned),
+    cmocka_unit_test(golden_through_two_ranks), cmocka_unit_test(time_is_as_planned),
+    cmocka_unit_test(resumes_from_any_to_any),  cmocka_unit_test(memory_is_that_of_all_ranks_here),
 };
 
 int main(int argc, char **argv) {
