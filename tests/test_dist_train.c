@@ -41,6 +41,29 @@ static rp_config *config_now(void) {
   return box_config_in(told("BOX_DATA", "?"), told("BOX_RUN", "?"), STEPS, more);
 }
 
+/* The weights of one rank are spoilt before iteration 5 and, with BOX_BAD=RANK:2, good again two later. */
+static void spoil(void *ctx, rp_trainer *t, int64_t step, bool after) {
+  static float good[4096], bad[4096];
+  const char *who = told("BOX_BAD", "-1");
+  const rp_param *p = &t->params.shape.p[t->params.shape.n - 1]; /* the last norm */
+  const bool for_ever = !strchr(who, ':');
+  rp_error err = {0};
+  (void)ctx;
+  if (atoi(who) != t->rank || after || (step != 5 && (step != 7 || for_ever))) return;
+  if (step == 5 && rp_params_get(&t->params, p, good, &err)) _exit(97);
+  for (int i = 0; i < 4096; i++) bad[i] = step == 5 ? NAN : good[i];
+  if (rp_params_set(&t->params, p, bad, &err)) _exit(97);
+}
+
+/* What a rank logs, and the error of the one that speaks, in the file BOX_LOG. */
+static void keep_line(void *ctx, rp_log_level level, const char *line) {
+  FILE *f = fopen(told("BOX_LOG", "/dev/null"), "a");
+  (void)ctx;
+  if (!f) return;
+  fprintf(f, "%s%s\n", level >= RP_LOG_WARNING ? "warning: " : "", line);
+  fclose(f);
+}
+
 static rp_status train_now(rp_ranks *ranks, rp_error *err) {
   static box_log log;
   rp_train_opts o;
@@ -52,8 +75,11 @@ static rp_status train_now(rp_ranks *ranks, rp_error *err) {
   o.stop = &log.stop;
   o.ranks = ranks;
   rp_threads_set(1);
-  const rp_train_inner in = {.device = atoi(told("BOX_DEVICE", "0")), .no_rate = true};
+  const rp_train_inner in = {
+      .device = atoi(told("BOX_DEVICE", "0")), .no_rate = true, .step = spoil};
+  rp_log_set(keep_line, NULL, RP_LOG_INFO);
   const rp_status st = rp_train_with(c, &o, &in, NULL, err);
+  if (st && rp_ranks_speaks(ranks)) keep_line(NULL, RP_LOG_INFO, err->text);
   rp_config_free(c);
   return st;
 }
@@ -66,6 +92,18 @@ static int train_rank(rp_comm *c) {
     return (int)st;
   }
   return st;
+}
+
+/* How often a file says it. */
+static int count_in(const char *path, const char *part) {
+  static char text[1 << 16];
+  int n = 0;
+  FILE *f = fopen(path, "r");
+  if (!f) return 0;
+  text[fread(text, 1, sizeof text - 1, f)] = 0;
+  fclose(f);
+  for (const char *at = text; (at = strstr(at, part)); at++) n++;
+  return n;
 }
 
 static void say(const char *name, const char *value) { setenv(name, value, 1); }
@@ -513,6 +551,30 @@ static void bytes_are_as_planned(void **state) {
   for (int n = 2; n <= 4; n++) assert_int_equal(box_ranks(n, "planned"), 0);
 }
 
+/* A loss that is not finite on one rank: all skip, the rank is named; two steps, then for good. */
+static void bad_rank_is_named(void **state) {
+  (void)state;
+  check_needs_yaml();
+  check_needs_ranks();
+  static const char warning[] = "warning: step 5, sparse pass: the loss is not finite on rank 1, ";
+  static const char end[] =
+      "10 optimizer steps in a row had a loss or gradient that is not finite "
+      "(rank 1 on ";
+  say("BOX_LOG", check_path("log"));
+  say("BOX_BAD", "1:2");
+  train_on(2, "3", "bad-twice", -1);
+  assert_int_equal(count_in(check_path("log"), warning), 1);
+  assert_int_equal(count_in(check_path("log"), "not finite on rank 1, "), 4);
+  assert_int_equal(count_in(check_path("log"), "not finite on rank 0, "), 0);
+  say("BOX_BAD", "1");
+  say("BOX_RUN", check_path("bad-for-good"));
+  say("BOX_LOG", check_path("log2"));
+  assert_int_equal(box_ranks(2, "train"), RP_FAIL);
+  assert_int_equal(count_in(check_path("log2"), end), 1);
+  say("BOX_BAD", "-1");
+  say("BOX_LOG", "/dev/null");
+}
+
 /* What fits alone may not fit beside others on one machine. */
 static void memory_is_that_of_all_ranks_here(void **state) {
   (void)state;
@@ -551,11 +613,17 @@ static void golden_through_two_ranks(void **state) {
 }
 
 static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(one_rank_is_many_joint),   cmocka_unit_test(one_rank_is_many_plain),
-    cmocka_unit_test(twice_bit_for_bit),        cmocka_unit_test(late_ops_change_nothing),
-    cmocka_unit_test(resumes_on_other_ranks),   cmocka_unit_test(bytes_are_as_planned),
-    cmocka_unit_test(golden_through_two_ranks), cmocka_unit_test(time_is_as_planned),
-    cmocka_unit_test(resumes_from_any_to_any),  cmocka_unit_test(memory_is_that_of_all_ranks_here),
+    cmocka_unit_test(one_rank_is_many_joint),
+    cmocka_unit_test(one_rank_is_many_plain),
+    cmocka_unit_test(twice_bit_for_bit),
+    cmocka_unit_test(late_ops_change_nothing),
+    cmocka_unit_test(resumes_on_other_ranks),
+    cmocka_unit_test(bytes_are_as_planned),
+    cmocka_unit_test(golden_through_two_ranks),
+    cmocka_unit_test(time_is_as_planned),
+    cmocka_unit_test(resumes_from_any_to_any),
+    cmocka_unit_test(bad_rank_is_named),
+    cmocka_unit_test(memory_is_that_of_all_ranks_here),
 };
 
 int main(int argc, char **argv) {
