@@ -3,11 +3,11 @@
 #
 # PATTERN is a part of a test's name (base_json), or NAME/CASE (test_base_json/deep_*). Each
 # tests/test_*.c is one program, each tests/cli/*.sh one script; what is counted is their cases.
-# CHECK_FAST=1 leaves out files with the comment "label: slow"; CHECK_ALL=1 tries every pair of ranks and
-# strategy where else some are drawn, CHECK_KILLS=n kills so many ranks. RATPLUS_LOCALE=de_DE.UTF-8 sets the
-# locale of numbers, RATPLUS_EMULATOR="qemu-aarch64 -L ..." runs programs of another machine. Every
-# failure is shown with the command that repeats it alone; the last line is "N passed, N failed" and
-# ", N skipped" if any were.
+# CHECK_FAST=1 leaves out files with the comment "label: slow"; CHECK_ALL=1 tries every pair of ranks
+# and strategy where else some are drawn, CHECK_KILLS=n kills so many ranks. RATPLUS_LOCALE=de_DE.UTF-8
+# sets the locale of numbers, RATPLUS_EMULATOR="qemu-aarch64 -L ..." runs programs of another machine.
+# Every failure is shown with the command that repeats it alone; the last line is "N passed, N failed"
+# and ", N skipped" if any were.
 set -u
 
 build=${1:?tests/run.sh BUILD [PATTERN] [SEED]}
