@@ -40,7 +40,12 @@ static int info_machine(const cli_args *a) {
 }
 
 static int info_path(const cli_args *a, const char *path) {
-  switch (rp_path_look(path)) {
+  const rp_path_kind kind = rp_path_look(path);
+  size_t n_words;
+  cli_words(a, &n_words);
+  if (n_words && (kind == RP_PATH_TOKENS || kind == RP_PATH_RUN))
+    return cli_fail(RP_USAGE, "%s: key=value words are for a model; leave them out", path);
+  switch (kind) {
     case RP_PATH_MODEL: return info_model(a, path);
     case RP_PATH_TOKENS: return info_tokens(a, path);
     case RP_PATH_RUN: return cli_info_runs(&path, 1, cli_has(a, "json"), NULL);

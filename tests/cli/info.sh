@@ -20,6 +20,8 @@ says "its pattern" 0 "D=8, trained jointly with D=1" "" "$R" info model
 says "JSON" 0 '"parameters":178688' "" "$R" info --json model
 says "a word" 0 "D=16" "*" "$R" info model model.backbone.seq_cell.dilation_size=16
 says "a token file" 0 "60001" "*" "$R" info "$S/reference/train.bin"
+says "a word of a token file" 2 "" "train.bin: key=value words are for a model" "$R" info "$S/reference/train.bin" \
+  data.num_bytes=4
 says "two paths" 0 "60001" "*" "$R" info model "$S/reference/train.bin"
 says "a pattern" 0 "sees 500 of 4096 keys: 4 initial, 257 local, 239 dilated" "" "$R" info \
   --pattern D=16,W=256,I=4
