@@ -8,10 +8,10 @@
 #include "ops/cpu/kern/vec.h"
 #include "pattern/segs.h"
 
-/* Scores at a time; values in registers; the fewest keys worth a part, and the most parts. */
-enum { KEYS = 64, SUMS = 8, PART_KEYS = 1024, PARTS = 16, ENOUGH_UNITS = 64 };
+/* Sums in registers; the fewest keys worth a part, and the most parts. */
+enum { SUMS = 8, PART_KEYS = 1024, PARTS = 16, ENOUGH_UNITS = 64 };
 
-/* Keys and values `stride` bytes apart, and the block that the run after it lies in (NULL: none), which
+/* At most RP_KV_BLOCK keys and values `stride` bytes apart, and the block that the run after it lies in (NULL: none), which
  * is asked for meanwhile: blocks are too short for the processor to guess what follows. */
 typedef struct {
   const uint8_t *k, *v, *next;
@@ -22,16 +22,16 @@ typedef struct {
 typedef struct {
   const rp_attend_args *a;
   rp_row row;
-  int g;      /* key-value head */
-  rp_real *q; /* [heads][h], scaled */
-  rp_real *
-      acc; /* [heads][2 + h]: the largest score, the sum of exp, then of exp times values; [h] free */
+  int g;        /* key-value head */
+  rp_real *q;   /* [heads][h], scaled */
+  rp_real *acc; /* [heads][head_reals]: the largest score, the sum of exp, o[h], h to spare */
 } job;
 
 static int heads_of(const rp_attend_args *a) { return a->H / a->Hk; }
-static size_t acc_reals(const rp_attend_args *a) {
-  return (size_t)heads_of(a) * round_up(2 * (size_t)a->h + 2, 64 / sizeof(rp_real));
+static size_t head_reals(const rp_attend_args *a) {
+  return round_up(2 * (size_t)a->h + 2, 64 / sizeof(rp_real));
 }
+static size_t acc_reals(const rp_attend_args *a) { return (size_t)heads_of(a) * head_reals(a); }
 static size_t query_reals(const rp_attend_args *a) {
   return round_up((size_t)heads_of(a) * (size_t)a->h, 64 / sizeof(rp_real));
 }
@@ -69,9 +69,8 @@ __attribute__((always_inline)) static inline void dots(const bool narrow, const 
   const int whole = whole_of(narrow, h);
   RP_EACH(i, n) sum[i] = (vec){0};
   for (int c = 0; c < whole; c += narrow ? 2 * VEC : VEC) {
-    RP_EACH(i, n) sum[i] += *(const vec *)(q + c) * at(narrow, k + (size_t)i * stride, c);
-    if (narrow) RP_EACH(i, n)
-    sum[i] += *(const vec *)(q + c + VEC) * at(narrow, k + (size_t)i * stride, c + VEC);
+    for (int part = c; part < c + (narrow ? 2 * VEC : VEC); part += VEC)
+      RP_EACH(i, n) sum[i] += *(const vec *)(q + part) * at(narrow, k + (size_t)i * stride, part);
   }
   RP_EACH(i, n) s[i] = vec_sum(sum[i]);
   for (int c = whole; c < h; c++)
@@ -88,13 +87,13 @@ __attribute__((always_inline)) static inline void values(const bool narrow, cons
     const uint8_t *v = r->v + (size_t)k * r->stride + (size_t)c * (narrow ? 2 : sizeof(rp_real));
     RP_EACH(i, nv) sum[i] += p[k] * at(narrow, v, i * VEC);
   }
-  RP_EACH(i, nv) * (vec *)(o + c + i * VEC) = sum[i];
+  RP_EACH(i, nv) { *(vec *)(o + c + i * VEC) = sum[i]; }
 }
 
-/* Takes a run of at most KEYS keys into one head's state. */
+/* Takes a run into one head's sums. */
 __attribute__((always_inline)) static inline void take(const bool narrow, const run *r, int h,
                                                        const rp_real *q, rp_real *acc) {
-  rp_real s[KEYS], *o = acc + 2, max = acc[0], sum = 0;
+  rp_real s[RP_KV_BLOCK], *o = acc + 2, max = acc[0], sum = 0;
   const int whole = whole_of(narrow, h);
   int i = 0, c = 0;
   for (; i + SUMS <= r->count; i += SUMS)
@@ -119,7 +118,7 @@ static void take_run(const job *j, const run *r) {
   const rp_attend_args *a = j->a;
   const size_t bytes = 2 * RP_KV_BLOCK * (size_t)a->h * (size_t)rp_dtype_bytes(a->k.dtype);
   for (size_t b = 0; r->next && b < bytes; b += 64) __builtin_prefetch(r->next + b, 0, 2);
-  const size_t each = acc_reals(a) / (size_t)heads_of(a);
+  const size_t each = head_reals(a);
   for (int m = 0; m < heads_of(a); m++) {
     if (a->q.dtype == RP_BF16)
       take(true, r, a->h, j->q + m * a->h, j->acc + (size_t)m * each);
@@ -179,7 +178,7 @@ static int parts_of(const rp_attend_args *a, const plan *p) {
 static void part(const job *j, const plan *p, int64_t first, int64_t end) {
   const rp_attend_args *a = j->a;
   const int heads = heads_of(a);
-  const size_t each = acc_reals(a) / (size_t)heads;
+  const size_t each = head_reals(a);
   for (int m = 0; m < heads; m++) {
     rp_real *acc = j->acc + (size_t)m * each, *q = j->q + m * a->h;
     rp_real *free = acc + 2 + a->h;
@@ -206,7 +205,7 @@ static void merge(rp_real *to, const rp_real *from, int h) {
 
 static void finish(const rp_attend_args *a, const rp_row *row, int g, rp_real *acc) {
   const int heads = heads_of(a);
-  const size_t each = acc_reals(a) / (size_t)heads;
+  const size_t each = head_reals(a);
   for (int m = 0; m < heads; m++, acc += each) {
     const int64_t head = (int64_t)row->tok * a->H + g * heads + m;
     const rp_real r = 1 / acc[1];
@@ -249,7 +248,7 @@ void RP_LEVEL_NAME(rp_attend_one)(rp_cpu_ctx *c, const rp_attend_args *a, const 
     const plan all = plan_of(a, row, (int)(i % a->Hk));
     const int parts = parts_of(a, &all);
     rp_real *to = accs + (size_t)(i * most) * acc_reals(a);
-    const size_t each = acc_reals(a) / (size_t)heads_of(a);
+    const size_t each = head_reals(a);
     for (int p = 1; p < parts; p++)
       for (int m = 0; m < heads_of(a); m++)
         merge(to + (size_t)m * each, to + (size_t)p * acc_reals(a) + (size_t)m * each, a->h);
