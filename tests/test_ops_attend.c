@@ -1,6 +1,8 @@
 /* Attention: forward against the definition (every query masked by brute force, in double),
  * backward against central differences on ref64 and every level against ref64. */
 #include "kern_box.h"
+#include "ops/cache.h"
+#include "pattern/segs.h"
 
 typedef struct {
   int rows, n[4], H, Hk, h, tokens, longest;
@@ -302,6 +304,88 @@ static void nan_reaches_those_who_see_it(void **state) {
   }
 }
 
+/* The last token of f's only row as a step behind a cache that holds the others: blocks in a random
+ * order, what the pattern keeps in KEPT (W = 0, so there is no RING). */
+static rp_attend_args step_for(const shape *s, const rp_attend_args *f, rp_rng *r) {
+  const int T = s->n[0], pos = T - 1;
+  const int per_head = (T + RP_KV_BLOCK - 1) / RP_KV_BLOCK, blocks = per_head * s->Hk;
+  rp_attend_args a = *f;
+  a.kv = (rp_kv){.blocks = blocks, .layers = 1};
+  a.kv.pool = kern_tensor(f->k.dtype, blocks * rp_kv_block_elements(s->h));
+  const rp_ptr cell = kern_alloc((size_t)(2 * s->Hk + blocks) * sizeof(int32_t));
+  int32_t *lists = (int32_t *)cell.at, *tables = lists + 2 * s->Hk;
+  const int shift = check_pick(r, 0, blocks - 1);
+  for (int b = 0; b < blocks; b++) tables[b] = (b * 7 + shift) % blocks; /* 7: see below */
+  for (int g = 0; g < s->Hk; g++) {
+    lists[2 * g] = lists[2 * g + 1] = 2 * s->Hk + g * per_head;
+    for (int t = 0; t < pos; t++) {
+      if (!sees(s->pat[g], T, t)) continue;
+      const int32_t e = s->pat[g].D == 1 || t < s->pat[g].I ? t : rp_pat_slot(s->pat[g], t);
+      const int64_t at = rp_kv_entry(tables[g * per_head + e / RP_KV_BLOCK], e, s->h);
+      for (int c = 0; c < s->h; c++) {
+        const int64_t from = ((int64_t)t * s->Hk + g) * s->h + c;
+        kern_set(a.kv.pool, at + c, kern_get(f->k, from));
+        kern_set(a.kv.pool, at + RP_KV_BLOCK * s->h + c, kern_get(f->v, from));
+      }
+    }
+  }
+  a.rows = (rp_rows){kern_alloc(sizeof(rp_row)), 1, 1, 1};
+  *(rp_row *)a.rows.row.at = (rp_row){.n = 1, .pos = pos, .top = pos, .cell = cell};
+  a.q = rp_tensor_at(f->q, (int64_t)pos * s->H * s->h);
+  a.k = rp_tensor_at(f->k, (int64_t)pos * s->Hk * s->h);
+  a.v = rp_tensor_at(f->v, (int64_t)pos * s->Hk * s->h);
+  a.out = kern_tensor(f->out.dtype, (int64_t)s->H * s->h);
+  a.lse = kern_tensor(RP_F64, s->H).p; /* as wide as any real */
+  return a;
+}
+
+/* Thousands of keys, which a step of few heads shares out over its threads, in parts that do not
+ * depend on them. */
+static void a_step_is_the_definition(void **state) {
+  (void)state;
+  static const int D[] = {1, 1, 2}, width[] = {20, 128, 64};
+  kern_level l[4];
+  const int levels = kern_levels(l);
+  rp_rng r = check_rng(7);
+  for (int round = 0; round < 6; round++) {
+    shape s = {.rows = 1, .Hk = check_pick(&r, 1, 2), .scale = 0.3};
+    s.H = s.Hk * check_pick(&r, 1, 2);
+    s.h = width[round / 2];
+    s.n[0] = s.tokens = s.longest = (round % 2 ? 2100 : 2) + check_pick(&r, 0, 60);
+    while ((s.n[0] + RP_KV_BLOCK - 1) / RP_KV_BLOCK * s.Hk % 7 ==
+           0) /* 7 must not divide the blocks */
+      s.n[0] = s.tokens = s.longest = s.longest + RP_KV_BLOCK;
+    for (int g = 0; g < s.Hk; g++)
+      s.pat[g] = (rp_pat){D[rp_rng_below(&r, 3)], 0, check_pick(&r, 0, 9)};
+    for (int i = 0; i < 2 * levels - 1; i++) {
+      const kern_level *at = &l[(i + 1) / 2];
+      const rp_dtype compute = i && i % 2 ? RP_BF16 : at->real;
+      const rp_attend_args f = forward_for(&s, check_rng(900), at->real, compute, compute);
+      const rp_attend_args a = step_for(&s, &f, &r);
+      const size_t bytes = (size_t)(s.H * s.h * rp_dtype_bytes(compute));
+      double out[128], abs[128], size;
+      uint8_t first[9 * 128 * sizeof(double)];
+      kern_run(at, RP_OP_attend, &a, 1);
+      memcpy(first, (const void *)a.out.p.at, bytes);
+      kern_run(at, RP_OP_attend, &a, 3);
+      assert_memory_equal(first, (const void *)a.out.p.at, bytes);
+      for (int head = 0; head < s.H; head++) {
+        const rp_pat p = s.pat[head / (s.H / s.Hk)];
+        const double lse = naive(&f, p, 0, s.n[0] - 1, head, out, abs, &size);
+        /* of exp's argument, and of sums of 16 terms, then of as many such sums as there are */
+        const double k = at->eps * (8 + 4 * size + s.n[0] / 16.0);
+        kern_close(at, kern_real(at, a.lse, head), lse, k + at->eps * 2 * fabs(lse), "lse head %d",
+                   head);
+        for (int c = 0; c < s.h; c++)
+          kern_close(at, kern_get(a.out, (int64_t)head * s.h + c), out[c],
+                     k * abs[c] + kern_round(compute) * fabs(out[c]),
+                     "out head %d c %d T=%d D=%d I=%d h=%d", head, c, s.n[0], p.D, p.I, s.h);
+      }
+      kern_free_all();
+    }
+  }
+}
+
 static void later_rows_without_a_cache_are_refused(void **state) {
   (void)state;
   kern_level l[4];
@@ -323,6 +407,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(backward_levels_agree),
     cmocka_unit_test(threads_do_not_change_a_bit),
     cmocka_unit_test(nan_reaches_those_who_see_it),
+    cmocka_unit_test(a_step_is_the_definition),
     cmocka_unit_test(later_rows_without_a_cache_are_refused),
 };
 CHECK_MAIN(tests)

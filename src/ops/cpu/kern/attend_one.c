@@ -9,7 +9,7 @@
 #include "pattern/segs.h"
 
 /* Sums in registers; the fewest keys worth a part, and the most parts. */
-enum { SUMS = 8, PART_KEYS = 1024, PARTS = 16, ENOUGH_UNITS = 64 };
+enum { SUMS = 8, PART_KEYS = 512, PARTS = 16, ENOUGH_UNITS = 64 };
 
 /* At most RP_KV_BLOCK keys and values `stride` bytes apart, and the block that the run after it lies in (NULL: none), which
  * is asked for meanwhile: blocks are too short for the processor to guess what follows. */
