@@ -4,10 +4,13 @@
 # PATTERN is a part of a test's name (base_json), or NAME/CASE (test_base_json/deep_*). Each
 # tests/test_*.c is one program, each tests/cli/*.sh one script; what is counted is their cases.
 # CHECK_FAST=1 leaves out files with the comment "label: slow"; CHECK_ALL=1 tries every pair of ranks
-# and strategy where else some are drawn, CHECK_KILLS=n kills so many ranks. RATPLUS_LOCALE=de_DE.UTF-8
-# sets the locale of numbers, RATPLUS_EMULATOR="qemu-aarch64 -L ..." runs programs of another machine.
-# Every failure is shown with the command that repeats it alone; the last line is "N passed, N failed"
-# and ", N skipped" if any were.
+# and strategy where else some are drawn, CHECK_KILLS=n kills so many ranks. CHECK_JOBS=n runs n files at once (as
+# many as there are cores, at most 4); those with the comment "label: alone", which measure time or
+# start ranks, come last and one by one. What is printed has the same order always.
+# RATPLUS_LOCALE=de_DE.UTF-8 sets the locale of numbers, RATPLUS_EMULATOR="qemu-aarch64 -L ..." runs
+# programs of another machine. Every failure is shown with the command that repeats it alone; then come
+# the ten files that took most of the processors; the last line is "N passed, N failed" and
+# ", N skipped" if any were.
 set -u
 
 build=${1:?tests/run.sh BUILD [PATTERN] [SEED]}
@@ -32,9 +35,13 @@ export ASAN_OPTIONS=${ASAN_OPTIONS:-detect_leaks=1:allocator_may_return_null=1}
 export UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1}
 unset RATPLUS_CONFIGS CDPATH
 
+# Between two parallel regions a thread of libgomp spins for milliseconds, which costs tests of tiny
+# shapes most of their time, and tenfold where threads of two programs wait for each other.
+export GOMP_SPINCOUNT=${GOMP_SPINCOUNT:-2000}
+
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/ratplus-run-XXXXXX") || exit 2
 trap 'rm -rf "$scratch"' EXIT
-trap 'exit 130' INT TERM
+trap 'kill $(jobs -p) 2>/dev/null; wait; exit 130' INT TERM
 export TMPDIR=$scratch
 
 # A locale with a decimal comma, made here when the system has none.
@@ -53,8 +60,6 @@ if [ -n "${RATPLUS_LOCALE:-}" ]; then
   unset LC_ALL
   in_locale=LC_NUMERIC=$RATPLUS_LOCALE
 fi
-
-passed=0 failed=0 skipped=0
 
 # cmocka's report: "pass N", and "fail CASE" and "skip CASE" lines. A case that began and did not
 # end took the program with it.
@@ -97,14 +102,28 @@ repeat_line() {
   echo "    repeat: make test$preset_word T='${1//\'/?}' SEED=$SEED" # a quote would end the word
 }
 
-# run_one NAME READER COMMAND...: runs, reads the report, counts.
+# guarded LOG COMMAND...: the command within CHECK_TIMEOUT; ends with it, or when this shell is told to.
+guarded() {
+  local log=$1 pid
+  shift
+  timeout -k 10 "${CHECK_TIMEOUT:-900}" env --default-signal=INT,QUIT $in_locale "$@" \
+    >"$log" 2>&1 </dev/null &
+  pid=$!
+  trap 'kill "$pid"; wait "$pid"; exit 143' TERM
+  wait "$pid"
+}
+
+# run_one LOG NAME READER COMMAND...: runs and reads the report; prints what there is to say, and
+# leaves in LOG.sum its counts, seconds, processor seconds and name.
 run_one() {
-  local name=$1 reader=$2 log=$scratch/log began ended status p=0 f=0 s=0 word what
-  shift 2
+  local log=$1 name=$2 reader=$3 began wall cpu status p=0 f=0 s=0 word what
+  shift 3
   began=$(date +%s%N)
-  timeout -k 10 "${CHECK_TIMEOUT:-900}" env $in_locale "$@" >"$log" 2>&1 </dev/null
+  guarded "$log" "$@"
   status=$?
-  ended=$(date +%s%N)
+  wall=$((($(date +%s%N) - began) / 1000000))e-3
+  times >"$log.times" # of the commands this shell has waited for, in the second line
+  cpu=$(awk -F '[ms ]+' 'NR == 2 { print $1 * 60 + $2 + $3 * 60 + $4 }' "$log.times")
   while read -r word what; do
     case $word in
       pass) p=$((p + what)) ;;
@@ -139,43 +158,99 @@ run_one() {
     echo "FAIL $name (not one case ran)"
     repeat_line "$name"
   fi
-  passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
-  [ $((p + f + s)) = 0 ] || printf '%-34s %4d passed %8.1f s\n' "$name" "$p" \
-    "$(((ended - began) / 1000000))e-3"
+  [ $((p + f + s)) = 0 ] ||
+    printf '%-34s %4d passed %8.1f s %8.1f s cpu\n' "$name" "$p" "$wall" "$cpu"
+  echo "$p $f $s $wall $cpu $name" >"$log.sum"
 }
+
+# ---- which files, in which order -------------------------------------------------------------------
 
 slow() {
   [ -n "${CHECK_FAST:-}" ] && [ -f "$1" ] && grep -q 'label: slow' "$1"
 }
 
+# wanted SOURCE NAME
+wanted() {
+  case $2 in *$pattern*) ;; *) return 1 ;; esac
+  ! slow "$1"
+}
+
+together=() alone=()
+add() { # SOURCE NAME
+  wanted "$1" "$2" || return
+  if grep -q 'label: alone' "$1"; then alone+=("$2"); else together+=("$2"); fi
+}
+
+# A program whose source is gone was left by an older build.
 for program in "$build"/tests/test_* "$build"/tests/fuzz_*; do
   name=$(basename "$program")
   [ -x "$program" ] && [ -f "$program" ] || continue
-  case $name in *$pattern*) ;; *) continue ;; esac
-  # A program whose source is gone was left by an older build.
-  [ -f "$here/tests/$name.c" ] || [ -f "$here/tests/fuzz/$name.c" ] || continue
-  slow "$here/tests/$name.c" && continue
-  if [ "${name#fuzz_}" != "$name" ]; then
-    [ -z "$cases" ] || continue
-    run_one "$name" read_tap ${RATPLUS_EMULATOR:-} "$program" \
-      "$here/tests/fuzz/corpus/${name#fuzz_}"
-  else
-    run_one "$name" read_cmocka ${RATPLUS_EMULATOR:-} "$program" ${cases:+"$cases"}
+  if [ -f "$here/tests/$name.c" ]; then
+    add "$here/tests/$name.c" "$name"
+  elif [ -f "$here/tests/fuzz/$name.c" ] && [ -z "$cases" ]; then
+    add "$here/tests/fuzz/$name.c" "$name"
   fi
 done
-
 for script in "$here"/tests/cli/*.sh; do
-  name=cli_$(basename "$script" .sh)
-  [ -f "$script" ] && [ -x "$build/ratplus" ] || continue
-  case $name in *$pattern*) ;; *) continue ;; esac
-  slow "$script" && continue
-  mkdir -p "$scratch/$name"
-  CHECK_CASES=$cases run_one "$name" read_tap env -C "$scratch/$name" bash "$script"
+  [ -f "$script" ] && [ -x "$build/ratplus" ] && add "$script" "cli_$(basename "$script" .sh)"
 done
+names=(${together[@]+"${together[@]}"} ${alone[@]+"${alone[@]}"})
 
+# start NUMBER
+start() {
+  local name=${names[$1]} log=$scratch/$1.log
+  case $name in
+    fuzz_*) run_one "$log" "$name" read_tap ${RATPLUS_EMULATOR:-} "$build/tests/$name" \
+              "$here/tests/fuzz/corpus/${name#fuzz_}" ;;
+    cli_*) mkdir -p "$scratch/$name"
+           CHECK_CASES=$cases run_one "$log" "$name" read_tap \
+             env -C "$scratch/$name" bash "$here/tests/cli/${name#cli_}.sh" ;;
+    *) run_one "$log" "$name" read_cmocka ${RATPLUS_EMULATOR:-} "$build/tests/$name" \
+         ${cases:+"$cases"} ;;
+  esac >"$log.said"
+}
+
+# ---- the run ---------------------------------------------------------------------------------------
+
+cores=$(nproc 2>/dev/null || echo 1)
+jobs=${CHECK_JOBS:-$((cores < 4 ? cores : 4))}
+shown=0 running=0
+
+# What has ended is shown as far as everything before it has ended too.
+show_ended() {
+  while [ $shown -lt $1 ] && [ -e "$scratch/$shown.log.sum" ]; do
+    cat "$scratch/$shown.log.said"
+    shown=$((shown + 1))
+  done
+}
+
+for i in "${!names[@]}"; do
+  most=$jobs
+  [ "$i" -lt ${#together[@]} ] || most=1
+  while [ $running -ge "$most" ]; do
+    wait -n
+    running=$((running - 1))
+    show_ended "$i"
+  done
+  start "$i" &
+  running=$((running + 1))
+done
+wait
+show_ended ${#names[@]}
+
+passed=0 failed=0 skipped=0
+for i in "${!names[@]}"; do
+  read -r p f s _ <"$scratch/$i.log.sum" || p=0 f=1 s=0
+  passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+done
 if [ $((passed + failed + skipped)) = 0 ]; then
   echo "no test fits \"${2:-}\"; tests/ has the names"
   failed=1
+fi
+if [ ${#names[@]} -gt 10 ]; then
+  cat "$scratch"/*.log.sum | awk '{ all += $5 } END { printf "# %.0f s of processors, most by:\n", all }'
+  sort -k 5,5 -gr "$scratch"/*.log.sum | head -n 10 |
+    awk '{ printf "#   %-34s %8.1f s %8.1f s cpu\n", $6, $4, $5 }'
 fi
 line="$passed passed, $failed failed"
 [ $skipped = 0 ] || line="$line, $skipped skipped"
