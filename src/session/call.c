@@ -72,13 +72,14 @@ static rp_status check_stop(const rp_feed *rows, int n, rp_error *err) {
 
 static rp_status reserve(rp_engine *e, const rp_feed *rows, int n, rp_error *err) {
   int64_t need = 0, taken = 0;
+  e->n_entries = 0;
   for (int i = 0; i < n; i++) rp_session_grow(rows[i].session, rows[i].n, false, &need);
+  rp_growth_undo(e);
   if (need > e->n_free)
     return rp_fail(err, RP_NO_MEMORY,
-                   "the pool of %d cache blocks has %d left and this call takes up to %lld; close "
+                   "the pool of %d cache blocks has %d left and this call takes %lld; close "
                    "sessions, or open the engine with more bytes of cache",
                    e->kv.blocks, e->n_free, (long long)need);
-  e->n_entries = 0;
   for (int i = 0; i < n; i++) rp_session_grow(rows[i].session, rows[i].n, true, &taken);
   return RP_OK;
 }

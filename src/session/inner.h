@@ -84,9 +84,11 @@ int rp_call_size(int n, int most);
 /* Blocks of one layer-and-head pattern list; sums over a model. */
 int64_t rp_pats_blocks(const rp_pats *p, int64_t tokens, int rollback);
 const rp_pats *rp_session_pats(const rp_session *s);
-/* The blocks that n more tokens of s are written to: adds to *need how many of the pool that takes,
- * or with do_it takes them, shares none of them, and notes what changes in tables. */
+/* The blocks that n more tokens of s are written to: adds to *need how many of the pool that takes.
+ * With do_it takes them, shares none of them, and notes what changes in tables. Without, rows of one
+ * call are counted one after the other and rp_growth_undo ends the count. e->n_entries is 0 before. */
 void rp_session_grow(rp_session *s, int64_t n, bool do_it, int64_t *need);
+void rp_growth_undo(rp_engine *e);
 /* The pattern's text parsed for the model; NULL: its own. */
 rp_status rp_model_parse(const rp_model *m, const char *pattern, rp_pats *out, rp_error *err);
 

@@ -238,7 +238,9 @@ static int32_t take_block(rp_engine *e) {
   return block;
 }
 
-/* Block b of a list will be written: it must be there, and the session's alone. */
+/* Block b of a list will be written: it must be there, and the session's alone. On a dry run what
+ * would be shared no longer is noted, for rp_growth_undo: of two rows that write into a block which
+ * they alone share, the second one keeps it. */
 static void touch(const growth *g, int list, int32_t b) {
   rp_session *s = g->s;
   rp_engine *e = s->e;
@@ -251,13 +253,17 @@ static void touch(const growth *g, int list, int32_t b) {
     l->blocks = b + 1;
     s->blocks++;
   } else if (e->refs[s->ints[at]] > 1) {
+    const int32_t old = s->ints[at];
     ++*g->need;
-    if (!g->do_it) return;
-    const int32_t old = s->ints[at], block = take_block(e);
+    e->refs[old]--;
+    if (!g->do_it) {
+      e->entries[e->n_entries++].block = old;
+      return;
+    }
+    const int32_t block = take_block(e);
     rp_op_copy(e->q, &(rp_copy_args){rp_ptr_add(e->kv.pool.p, e->block_bytes * (size_t)block),
                                      rp_ptr_add(e->kv.pool.p, e->block_bytes * (size_t)old),
                                      e->block_bytes});
-    e->refs[old]--;
     set_entry(s, at, block);
   }
 }
@@ -307,6 +313,10 @@ void rp_session_grow(rp_session *s, int64_t n, bool do_it, int64_t *need) {
   }
 }
 
+void rp_growth_undo(rp_engine *e) {
+  while (e->n_entries) e->refs[e->entries[--e->n_entries].block]++;
+}
+
 /* ---- facts ---- */
 
 int64_t rp_session_tokens(const rp_session *s) { return s->pos; }
@@ -337,10 +347,11 @@ rp_status rp_session_skip(rp_session *s, int64_t tokens, rp_error *err) {
   while (tokens > 0) {
     const int64_t n = tokens < e->o.chunk ? tokens : e->o.chunk;
     int64_t need = 0;
+    e->n_entries = 0;
     rp_session_grow(s, n, false, &need);
+    rp_growth_undo(e);
     if (need > e->n_free)
       RP_GO(rp_fail(err, RP_NO_MEMORY, "the pool of %d cache blocks is full", e->kv.blocks));
-    e->n_entries = 0;
     rp_session_grow(s, n, true, &need);
     rp_upload(e->q, e->d_entries, e->entries, e->n_entries * sizeof *e->entries);
     rp_op_table(e->q, &(rp_table_args){(int32_t)e->n_entries, e->d_entries});
