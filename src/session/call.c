@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "base/mem.h"
 #include "session/inner.h"
 
 /* ---- what is asked for ---- */
@@ -181,9 +182,12 @@ static rp_status call(rp_engine *e, const rp_feed *rows, int n, rp_error *err) {
   return RP_OK;
 }
 
+/* Everything was reserved when the engine was opened. */
 rp_status rp_engine_call(rp_engine *e, const rp_feed *rows, int n, rp_error *err) {
   pthread_mutex_lock(&e->mutex);
+  rp_mem_forbid(!e->late);
   const rp_status st = call(e, rows, n, err);
+  rp_mem_forbid(false);
   pthread_mutex_unlock(&e->mutex);
   return st;
 }

@@ -32,6 +32,7 @@ struct rp_engine {
   pthread_mutex_t mutex; /* over everything here and over its sessions' blocks */
   rp_device *dev;
   rp_queue *q;
+  bool late; /* the device keeps its ops for later, in memory of its own: calls allocate */
   rp_net *net;
   rp_used_plan plan[RP_NET_PLANS];
   int plans;
