@@ -8,7 +8,8 @@
  *
  * The program takes one argument, a pattern of cases to run ("law_*"). Random choices come from
  * check_rng, so that SEED=n repeats them. A comment "label: slow" in a test file leaves the whole
- * file out of `make test-fast`; check_slow() at the start of a case leaves out that case. */
+ * file out of `make test-fast`; check_slow() at the start of a case leaves out that case. "label: alone"
+ * and "label: threads" are told by tests/run.sh. */
 #ifndef RP_CHECK_H
 #define RP_CHECK_H
 
@@ -86,14 +87,19 @@ CHECK_MAYBE static const char *check_source(const char *name) {
   return path;
 }
 
-/* Random shapes of a law that has many: all n, or under a sanitizer, which looks at the same code at
- * five times the cost, a quarter of them. */
-CHECK_MAYBE static int check_rounds(int n) {
+/* A sanitizer looks on, which costs five times the time. */
+CHECK_MAYBE static bool check_sanitized(void) {
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-  return n / 4 > 1 ? n / 4 : 1;
+  return true;
 #else
-  return n;
+  return false;
 #endif
+}
+
+/* Rounds of a law that has many: all n; a quarter in `make test-fast`, and under a sanitizer, where
+ * they run the same code. */
+CHECK_MAYBE static int check_rounds(int n) {
+  return !check_sanitized() && !getenv("CHECK_FAST") ? n : n / 4 > 1 ? n / 4 : 1;
 }
 
 /* Leaves this case out of `make test-fast`. */

@@ -4,9 +4,10 @@
 # PATTERN is a part of a test's name (base_json), or NAME/CASE (test_base_json/deep_*). Each
 # tests/test_*.c is one program, each tests/cli/*.sh one script; what is counted is their cases.
 # CHECK_FAST=1 leaves out files with the comment "label: slow"; CHECK_ALL=1 tries every pair of ranks
-# and strategy where else some are drawn, CHECK_KILLS=n kills so many ranks. CHECK_JOBS=n runs n files at once (as
-# many as there are cores, at most 4); those with the comment "label: alone", which measure time or
-# start ranks, come last and one by one. What is printed has the same order always.
+# and strategy where else some are drawn, CHECK_KILLS=n kills so many ranks. CHECK_JOBS=n runs n files at
+# once (as many as there are cores, at most 4), each with its share of the cores as threads; those with
+# the comment "label: threads" have all of them; those with "label: alone", which measure time or start
+# ranks, come last and one by one. What is printed has the same order always.
 # RATPLUS_LOCALE=de_DE.UTF-8 sets the locale of numbers, RATPLUS_EMULATOR="qemu-aarch64 -L ..." runs
 # programs of another machine. Every failure is shown with the command that repeats it alone; then come
 # the ten files that took most of the processors; the last line is "N passed, N failed" and
@@ -198,7 +199,9 @@ names=(${together[@]+"${together[@]}"} ${alone[@]+"${alone[@]}"})
 
 # start NUMBER
 start() {
-  local name=${names[$1]} log=$scratch/$1.log
+  local name=${names[$1]} log=$scratch/$1.log threads=$((cores / jobs > 0 ? cores / jobs : 1))
+  grep -q 'label: threads' "$here/tests/$name.c" 2>/dev/null && threads=$cores
+  export SLURM_CPUS_PER_TASK=$threads # the default of the library
   case $name in
     fuzz_*) run_one "$log" "$name" read_tap ${RATPLUS_EMULATOR:-} "$build/tests/$name" \
               "$here/tests/fuzz/corpus/${name#fuzz_}" ;;

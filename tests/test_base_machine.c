@@ -1,3 +1,5 @@
+/* Threads, cores, memory limits, clocks of this machine.
+ * label: threads */
 #include "check.h"
 
 #include <pthread.h>

@@ -1,6 +1,8 @@
 /* The communicator: every collective over 1 to 4 ranks against sums made here, on host and device
  * memory, started and awaited, counted, limited in rate; and what happens when a rank fails. Over MPI
- * where it is, over TCP, and through the calls of NCCL (fake/) on either. */
+ * where it is, over TCP, and through the calls of NCCL (fake/) on either.
+ * label: slow
+ * label: alone */
 #include "ranks_box.h"
 
 #include <signal.h>

@@ -1,5 +1,6 @@
 /* The model against the golden files of an independent PyTorch implementation: loss, logits and
- * every gradient of one pass, on every device and in both numerics. */
+ * every gradient of one pass, on every device and in both numerics.
+ * label: threads */
 #include "golden.h"
 
 typedef struct {

@@ -1,5 +1,6 @@
 /* Matrix products: oneDNN, both ways of bfloat16, and every level's own, against sums in double
- * over random shapes, strides and transposes; few rows and one; NaN, empty sums, repeatability. */
+ * over random shapes, strides and transposes; few rows and one; NaN, empty sums, repeatability.
+ * label: threads */
 #include "check.h"
 
 #include <math.h>

@@ -1,4 +1,5 @@
-/* Every op of RP_OPS at every level and on every device against ref64, over the registry's cases. */
+/* Every op of RP_OPS at every level and on every device against ref64, over the registry's cases.
+ * label: threads */
 #include "check.h"
 
 #include <math.h>

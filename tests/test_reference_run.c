@@ -99,20 +99,22 @@ static void deviates(double *most, double got, double want) {
   *most = d > *most || isnan(d) ? d : *most;
 }
 
-/* Twenty iterations and the validation after them: losses to `tol`, norms to `norm_tol`. */
+/* Twenty iterations and the validation after them (the first five under a sanitizer): losses to `tol`,
+ * norms to `norm_tol`. */
 static void follow(rp_device_kind kind, const char *const *extra, size_t n_extra, double tol,
                    double norm_tol) {
   rp_error err = {0};
   rp_step_result step;
   run r = {0};
-  double loss = 0, norm = 0, rate = 0, val, dense;
+  double loss = 0, norm = 0, rate = 0, val = 0, dense;
   bool stopped;
   rp_json_doc *doc = read_json("joint-float32.json");
   const rp_json *root = rp_json_root(doc), *want = rp_json_get(root, "steps")->child;
   const rp_json *norms = rp_json_get(root, "grad_norms")->child;
   run_open(&r, kind, extra, n_extra);
   assert_int_equal(r.t.S, 20);
-  for (int64_t i = 0; i < r.t.S; i++, want = want->next) {
+  const int steps = check_rounds((int)r.t.S);
+  for (int i = 0; i < steps; i++, want = want->next) {
     check_ok(rp_trainer_step(&r.t, rp_sched_lr(&r.s.optim, i, r.t.S), &step, &err), err);
     assert_int_equal(step.passes, 2);
     deviates(&loss, step.pass[0].loss, real_of(want, "train_loss1"));
@@ -122,14 +124,17 @@ static void follow(rp_device_kind kind, const char *const *extra, size_t n_extra
     /* The reference logs the rate of the next iteration. */
     deviates(&rate, rp_sched_lr(&r.s.optim, i + 1, r.t.S), real_of(want, "lr"));
   }
-  assert_null(want);
-  check_ok(rp_trainer_validate(&r.t, NULL, NULL, NULL, &val, &dense, &stopped, &err), err);
+  if (steps == r.t.S) {
+    assert_null(want);
+    check_ok(rp_trainer_validate(&r.t, NULL, NULL, NULL, &val, &dense, &stopped, &err), err);
+    val = fabs(val / real_of(root, "val_loss") - 1);
+  }
   printf("# loss to %.1e, gradient norm to %.1e, rate to %.1e, validation loss to %.1e\n", loss,
-         norm, rate, fabs(val / real_of(root, "val_loss") - 1));
+         norm, rate, val);
   check_close(loss, 0, tol);
   check_close(norm, 0, norm_tol);
   check_close(rate, 0, 1e-12);
-  check_close(val / real_of(root, "val_loss"), 1, tol);
+  check_close(val, 0, tol);
   run_close(&r);
   rp_json_free(doc);
 }

@@ -89,7 +89,7 @@ static void killed_at_any_moment_ends_the_same(void **state) {
   const double once = rp_now() - t0;
   t0 = rp_now();
   /* Shorter and longer lives, until one reaches the end; a few runs if that is soon. */
-  while (rp_now() - t0 < 25 && (kills < 40 || runs == 0)) {
+  while (rp_now() - t0 < 25 && (kills < check_rounds(40) || runs == 0)) {
     pid = start_child(part);
     nap(once * (0.02 + 0.5 * rp_rng_uniform(&r)));
     kill(pid, SIGKILL);
@@ -314,7 +314,7 @@ static void any_failed_allocation_is_a_status(void **state) {
     if (st != RP_OK && st != RP_NO_MEMORY) printf("# allocation %d: %s\n", (int)n, err.text);
     failed += st != RP_OK;
     if (rp_exists(run)) check_checkpoints(run);
-    const bool late = rp_now() - t0 > 60;
+    const bool late = rp_now() - t0 > check_rounds(60);
     n += late ? 1 + rp_rng_below(&r, 1 + all / 10) : 1;
   }
   printf("# %d allocations, %d tried, %d runs failed\n", (int)all, tried, failed);

@@ -1,6 +1,7 @@
 #!/bin/bash
 # ratplus bench: that each kind measures and prints, and the sentence and exit code of each bad input.
 # TAP; runs in an empty folder. label: slow
+# label: alone
 set -u
 R=$RATPLUS
 export LC_ALL=C SLURM_CPUS_PER_TASK=1

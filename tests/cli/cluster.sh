@@ -1,6 +1,7 @@
 #!/bin/bash
 # The job scripts of docs/cluster.md, as they stand there, under launchers that stand in for a
 # cluster's: a signal stops and saves, the job is put back into the queue, and goes on to its end.
+# label: slow, label: alone
 set -u
 export SLURM_CPUS_PER_TASK=1 # tiny models: one thread
 ref=$RATPLUS_SOURCE/tests/data/reference

@@ -1,6 +1,7 @@
 #!/bin/bash
 # ratplus under mpirun: what ranks say, how they stop, what they do when one of them dies, hangs or
 # differs, and that every checkpoint on disk is whole.
+# label: slow, label: alone
 set -u
 export SLURM_CPUS_PER_TASK=1 # tiny models: one thread
 ref=$RATPLUS_SOURCE/tests/data/reference
