@@ -4,20 +4,105 @@
 #include "cli/cli.h"
 #include "ratplus/bench.h"
 
+/* Which kinds a flag belongs to; a flag that is not here belongs to all. */
+typedef struct {
+  const char *flag, *kinds;
+} belongs;
+static const belongs flag_kinds[] = {
+    {"steps", "train model"},    {"dtype", "train model"}, {"pattern", "train model"},
+    {"shard", "train"},          {"ranks", "train"},       {"deadline", "train"},
+    {"link-rate", "train"},      {"device", "kernel"},     {"model", "model"},
+    {"shape", "model"},          {"layers", "model"},      {"width", "model"},
+    {"heads", "model"},          {"kv-heads", "model"},    {"vocab", "model"},
+    {"attention-only", "model"}, {"only", "model"},        {"seq-len", "model"},
+    {"batch", "model"},          {"chunk", "model"},       {"protocol", "model"},
+    {"memory", "model"},         {"patience", "model"},    {"configs", "train model"},
+    {"config", "train model"},
+};
+
+static bool among(const char *words, const char *word) {
+  const size_t n = strlen(word);
+  for (const char *at = words; (at = strstr(at, word)); at += n)
+    if ((at == words || at[-1] == ' ') && (at[n] == ' ' || !at[n])) return true;
+  return false;
+}
+
+static int check_flags(const cli_args *a, const char *sub) {
+  for (size_t i = 0; i < sizeof flag_kinds / sizeof *flag_kinds; i++)
+    if (cli_has(a, flag_kinds[i].flag) && !among(flag_kinds[i].kinds, sub))
+      return cli_fail(RP_USAGE, "bench %s takes no --%s; it is for bench %s", sub,
+                      flag_kinds[i].flag, flag_kinds[i].kinds);
+  return 0;
+}
+
+/* All --pattern in one list; false: too long. */
+static bool join_patterns(const cli_args *a, rp_bench_opts *o, char *buf, size_t size) {
+  size_t used = 0;
+  for (size_t i = 0; i < cli_count(a, "pattern"); i++) {
+    const int n =
+        snprintf(buf + used, size - used, "%s%s", i ? ";" : "", cli_text_at(a, "pattern", i));
+    if (n < 0 || (size_t)n >= size - used) return false;
+    used += (size_t)n;
+    o->patterns = buf;
+  }
+  return true;
+}
+
+/* A whole number in a range; absent: 0. An exit code. */
+static int whole(const cli_args *a, const char *flag, int64_t most, int *out) {
+  if (!cli_has(a, flag)) return 0;
+  const int64_t v = cli_int(a, flag);
+  if (v < 1 || v > most)
+    return cli_fail(RP_USAGE, "--%s %lld: give a count from 1 to %lld", flag, (long long)v,
+                    (long long)most);
+  *out = (int)v;
+  return 0;
+}
+
+/* A number above 0 and at most `most`; absent: 0. */
+static int above(const cli_args *a, const char *flag, double most, double *out) {
+  if (!cli_has(a, flag)) return 0;
+  *out = cli_real(a, flag);
+  if (!(*out > 0 && *out <= most))
+    return cli_fail(RP_USAGE, "--%s %g: give a number above 0, at most %g", flag, *out, most);
+  return 0;
+}
+
 static int options(const cli_args *a, rp_bench_opts *o) {
   rp_bench_defaults(o);
   o->json = cli_has(a, "json");
   o->seconds = cli_real(a, "seconds");
-  o->steps = (int)cli_int(a, "steps");
   o->dtypes = cli_text(a, "dtype");
-  o->patterns = cli_text(a, "patterns");
   o->device = cli_text(a, "device");
   if (o->seconds < 0 || o->seconds > 3600)
     return cli_fail(RP_USAGE, "--seconds %g: give seconds from 0 to 3600", o->seconds);
-  if (cli_has(a, "steps") && (cli_int(a, "steps") < 1 || cli_int(a, "steps") > 1000))
-    return cli_fail(RP_USAGE, "--steps %lld: give a count from 1 to 1000",
-                    (long long)cli_int(a, "steps"));
-  return cli_use_threads(a);
+  const int code = whole(a, "steps", 1024, &o->steps);
+  return code ? code : cli_use_threads(a);
+}
+
+enum { MOST_SIZE = 1 << 20 };
+
+/* What the benchmarks of inference are told. */
+static int shape_options(const cli_args *a, rp_bench_opts *o) {
+  double gib = 0;
+  int code = 0;
+  o->model = cli_text(a, "model");
+  o->shape = cli_text(a, "shape");
+  o->attention_only = cli_has(a, "attention-only");
+  o->only = cli_text(a, "only");
+  o->paper = cli_has(a, "protocol");
+  o->seq_lens = cli_ints(a, "seq-len", &o->n_seq_lens);
+  o->batches = cli_ints(a, "batch", &o->n_batches);
+  if ((code = whole(a, "layers", MOST_SIZE, &o->layers))) return code;
+  if ((code = whole(a, "width", MOST_SIZE, &o->width))) return code;
+  if ((code = whole(a, "heads", MOST_SIZE, &o->heads))) return code;
+  if ((code = whole(a, "kv-heads", MOST_SIZE, &o->kv_heads))) return code;
+  if ((code = whole(a, "vocab", MOST_SIZE, &o->vocab))) return code;
+  if ((code = whole(a, "chunk", MOST_SIZE, &o->chunk))) return code;
+  if ((code = above(a, "patience", 1e6, &o->patience))) return code;
+  if ((code = above(a, "memory", 1 << 20, &gib))) return code;
+  o->memory = (uint64_t)(gib * (1 << 30));
+  return 0;
 }
 
 static const char *const strategies[] = {"FULL_SHARD", "SHARD_GRAD_OP", "NO_SHARD", NULL};
@@ -28,16 +113,20 @@ static int print(char *text) {
   return 0;
 }
 
+/* The words' configuration; none: *c NULL. */
+static int compose(const cli_args *a, rp_config **c) {
+  size_t n;
+  *c = NULL;
+  cli_words(a, &n);
+  return n || cli_has(a, "config") ? cli_compose(a, true, c) : 0;
+}
+
 static int bench_here(const cli_args *a, const rp_bench_opts *o) {
   rp_error err = {0};
-  rp_config *c = NULL;
+  rp_config *c;
   char *text = NULL;
-  size_t n;
-  cli_words(a, &n);
-  if (n || cli_has(a, "config")) {
-    const int code = cli_compose(a, true, &c);
-    if (code) return code;
-  }
+  const int code = compose(a, &c);
+  if (code) return code;
   const rp_status st = rp_bench_train(c, o, &text, &err);
   rp_config_free(c);
   if (st) return cli_ranks_error(o->ranks, &err);
@@ -54,29 +143,74 @@ static int bench_train(const cli_args *a, rp_bench_opts *o) {
   return code ? code : cli_ranks_leave(o->ranks, bench_here(a, o));
 }
 
-static int run(const cli_args *a) {
-  rp_bench_opts o;
+typedef struct {
+  const char *name;
+  rp_status (*run)(const rp_config *c, const rp_bench_opts *o, char **text, rp_error *err);
+} inference;
+static const inference kinds[] = {{"model", rp_bench_model}};
+
+static int tell(void *ctx, int done, int of, const char *what) {
+  cli_progress_update(ctx, (uint64_t)done, (uint64_t)of, what);
+  return *cli_stop_flag();
+}
+
+static int bench_inference(const cli_args *a, rp_bench_opts *o, const inference *k) {
+  rp_error err = {0};
+  rp_config *c;
+  char *text = NULL;
+  cli_progress bar;
+  int code = shape_options(a, o);
+  if (!code) code = compose(a, &c);
+  if (code) return code;
+  cli_signals_catch();
+  cli_progress_start(&bar);
+  o->progress = tell;
+  o->ctx = &bar;
+  const rp_status st = k->run(c, o, &text, &err);
+  cli_progress_end(&bar);
+  rp_config_free(c);
+  return st ? cli_error(&err) : print(text);
+}
+
+static int bench_machine(const cli_args *a, const rp_bench_opts *o) {
   rp_error err = {0};
   char *text = NULL;
   size_t n;
   const char *const *plain = cli_plain(a, &n);
+  const rp_status st = strcmp(cli_sub(a), "machine") == 0
+                           ? rp_bench_machine(o, &text, &err)
+                           : rp_bench_kernel(n ? plain[0] : NULL, o, &text, &err);
+  return st ? cli_error(&err) : print(text);
+}
+
+static int run(const cli_args *a) {
+  char patterns[4096];
+  rp_bench_opts o;
+  size_t n;
+  const char *const *plain = cli_plain(a, &n);
   const char *sub = cli_sub(a);
-  const int code = options(a, &o);
+  int code = check_flags(a, sub);
+  if (!code) code = options(a, &o);
   if (code) return code;
+  if (!join_patterns(a, &o, patterns, sizeof patterns))
+    return cli_fail(RP_USAGE, "--pattern: all together are longer than %zu bytes", sizeof patterns);
   if (n > (strcmp(sub, "kernel") == 0))
     return cli_fail(RP_USAGE, "bench %s: %s is one word too many", sub, plain[n - 1]);
   if (strcmp(sub, "train") == 0) return bench_train(a, &o);
-  const rp_status st = strcmp(sub, "machine") == 0
-                           ? rp_bench_machine(&o, &text, &err)
-                           : rp_bench_kernel(n ? plain[0] : NULL, &o, &text, &err);
-  return st ? cli_error(&err) : print(text);
+  for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+    if (strcmp(sub, kinds[i].name) == 0) return bench_inference(a, &o, &kinds[i]);
+  return bench_machine(a, &o);
 }
 
 static const char *const subs[] = {
     "machine\trates of matrix products and of memory, by one thread and by all",
     "kernel\ttime of one op, or of all, beside plain C and against the machine",
-    "train\ttokens per second of optimizer steps, and the share of the limit", NULL};
+    "train\ttokens per second of optimizer steps, and the share of the limit",
+    "model\tprefill and decode of a whole model", NULL};
 
+static const char *const shapes[] = {"1b", "3b", "7b", NULL};
+static const char *const phases[] = {"prefill", "decode", NULL};
+static const char *const protocols[] = {"paper", NULL};
 static const char *const devices[] = {"cpu", "guard", "ref", "avx2", "avx512", NULL};
 
 static const cli_flag flags[] = {
@@ -89,15 +223,70 @@ static const cli_flag flags[] = {
     {.name = "steps",
      .type = CLI_INT,
      .value = "N",
-     .help = "train: optimizer steps to time, in place of --seconds"},
+     .help = "train: optimizer steps to time, in place of --seconds; model: steps of a decode "
+             "(default: 16)"},
     {.name = "dtype",
      .type = CLI_TEXT,
      .value = "TYPES",
-     .help = "train: float32, bfloat16, or both with a comma (default: both)"},
-    {.name = "patterns",
+     .help =
+         "float32, bfloat16, or both with a comma (default: train both, a model its own, random "
+         "weights bfloat16)"},
+    {.name = "pattern",
      .type = CLI_TEXT,
      .value = "LIST",
-     .help = "train: patterns, separated by semicolons (default: 'D=1;D=64')"},
+     .repeat = true,
+     .help = "patterns, separated by semicolons, as in 'D=1;D=16,W=256'; quote them"},
+    CLI_FLAG_MODEL,
+    {.name = "shape",
+     .type = CLI_TEXT,
+     .value = "SHAPE",
+     .choices = shapes,
+     .help = "random weights of 1b, 3b or 7b (default: 1b)"},
+    {.name = "layers", .type = CLI_INT, .value = "N", .help = "in place of the shape's layers"},
+    {.name = "width", .type = CLI_INT, .value = "N", .help = "in place of its width"},
+    {.name = "heads",
+     .type = CLI_INT,
+     .value = "N",
+     .help = "in place of its heads (default: heads of 128)"},
+    {.name = "kv-heads",
+     .type = CLI_INT,
+     .value = "N",
+     .help = "key-value heads (default: as many as heads)"},
+    {.name = "vocab", .type = CLI_INT, .value = "N", .help = "in place of its vocabulary"},
+    {.name = "attention-only",
+     .type = CLI_SWITCH,
+     .help = "a shape without the recurrence: the baseline"},
+    {.name = "only",
+     .type = CLI_TEXT,
+     .value = "WORK",
+     .choices = phases,
+     .help = "prefill or decode (default: both)"},
+    {.name = "seq-len",
+     .type = CLI_INTS,
+     .value = "LIST",
+     .help = "T: tokens of a prefill; positions of a decode, of which the last are timed"},
+    {.name = "batch",
+     .type = CLI_INTS,
+     .value = "LIST",
+     .help = "sessions that decode together; 0: as many as fit into the memory"},
+    {.name = "chunk",
+     .type = CLI_INT,
+     .value = "N",
+     .help = "model: tokens of a prompt that go into one call (default: 512)"},
+    {.name = "protocol",
+     .type = CLI_TEXT,
+     .value = "NAME",
+     .choices = protocols,
+     .help = "paper: the lists of the paper's measurements; model: decode of the last 1024 of T "
+             "positions at the largest batch that fits"},
+    {.name = "memory",
+     .type = CLI_REAL,
+     .value = "GIB",
+     .help = "memory that may be used, in GiB (default: what is free)"},
+    {.name = "patience",
+     .type = CLI_REAL,
+     .value = "S",
+     .help = "leave out what takes longer than this at the machine's limit (default: 60)"},
     {.name = "shard",
      .type = CLI_TEXT,
      .value = "STRATEGY",
@@ -117,17 +306,26 @@ static const cli_flag flags[] = {
 
 const cli_verb cli_verb_bench = {
     .name = "bench",
-    .usage = "machine | kernel [NAME] | train [experiment=NAME key=value ...]",
-    .summary = "measure this machine, the kernels, and training against the machine",
+    .usage = "machine | kernel [NAME] | train | model [experiment=NAME key=value ...]",
+    .summary = "measure this machine, the kernels, training and inference against the machine",
     .detail =
         "Every speed is printed beside the limit it stands against, measured in the same run: keep "
         "the machine quiet meanwhile. `bench train` times whole optimizer steps on random tokens, "
         "of the configuration's model, batch and sequence length or, without one, of 12 layers, "
         "d=768, 6 heads of 128, V=32000, T=1024, batch 4.\n"
         "\n"
+        "`bench model` takes a model, a configuration or a shape (random weights). Its limit is "
+        "the "
+        "larger of counted FLOPs at the product rate and, in a decode, bytes of weights and cache "
+        "at the memory read rate. A decode stands behind its keys without a prefill. What does not "
+        "fit into the memory or takes too long is left out, with a line that says so; exit code 4 "
+        "when nothing fits.\n"
+        "\n"
         "  ratplus bench machine\n"
         "  ratplus bench kernel attend\n"
-        "  ratplus bench train --dtype bfloat16 --patterns 'D=1;D=16,W=256'",
+        "  ratplus bench train --dtype bfloat16 --pattern 'D=1;D=16,W=256'\n"
+        "  ratplus bench model --shape 1b --seq-len 4096,16384 --batch 1,8,32\n"
+        "  ratplus bench model --model runs/first --protocol paper",
     .flags = flags,
     .subs = subs,
     .takes = CLI_TAKES_PLAIN | CLI_TAKES_WORDS,

@@ -17,9 +17,10 @@ typedef struct {
   int json;       /* one JSON object instead of a table */
   double seconds; /* to spend on each figure, about; 0: its default */
   int steps;      /* train: optimizer steps to time; 0: as `seconds` says */
-  /* train: "float32", "bfloat16", or both with a comma; NULL: both. */
+  /* "float32", "bfloat16", or both with a comma; NULL: both (train), or the model's own, bfloat16 for
+   * random weights (model, layer, core, curve). */
   const char *dtypes;
-  /* train: patterns, separated by ';'; NULL: "D=1;D=64". */
+  /* Patterns, separated by ';'; NULL: a default of each kind. */
   const char *patterns;
   /* kernel: "cpu" (default), "guard", or a level: "ref", "avx2", "avx512". */
   const char *device;
@@ -27,6 +28,26 @@ typedef struct {
    * configuration's, or NO_SHARD. */
   rp_ranks *ranks;
   int shard;
+  /* model, layer, core, curve: the shape, where no configuration and no model says it. */
+  const char *model; /* model: what rp_model_open takes; NULL: random weights */
+  const char *shape; /* "1b", "3b", "7b"; NULL: 1b. What follows replaces parts of it; 0: its own */
+  int layers, width, heads, kv_heads, vocab;
+  int attention_only; /* no recurrence */
+  /* the work */
+  const char *only;        /* "prefill" or "decode"; NULL: both */
+  const int64_t *seq_lens; /* T; [n_seq_lens]; none: a default of each kind */
+  size_t n_seq_lens;
+  const int64_t *batches; /* sessions that decode together, [n_batches]; 0: as many as fit */
+  size_t n_batches;
+  int64_t tokens;  /* layer, core: tokens of a prefill, as sequences of T; 0: one sequence */
+  int chunk;       /* model: tokens of a prompt that go into one call; 0: 512 */
+  int paper;       /* the lists of the paper's measurements, where they are not given */
+  uint64_t memory; /* bytes that all may take; 0: what is free */
+  double
+      patience; /* what takes longer at the machine's limit is left out; 0: a default of each kind */
+  /* Before each figure: which of how many, and what; nonzero: stop (RP_STOPPED). NULL: none. */
+  int (*progress)(void *ctx, int done, int of, const char *what);
+  void *ctx;
 } rp_bench_opts;
 RP_API void rp_bench_defaults(rp_bench_opts *o);
 
@@ -43,6 +64,16 @@ RP_API rp_status rp_bench_kernel(const char *name, const rp_bench_opts *o, char 
  * FLOPs allow at the product rate measured in the same run. c: the model, batch size and sequence
  * length of a configuration; NULL: 12 layers, d=768, 6 heads of 128, V=32000, T=1024, batch 4. */
 RP_API rp_status rp_bench_train(const rp_config *c, const rp_bench_opts *o, char **text,
+                                rp_error *err);
+
+/* Inference. Each prints prefill and decode with tokens per second, the median and the ends of the
+ * times, bytes of cache, and the share of the limit: counted FLOPs at the product rate, or for decode
+ * bytes of weights and cache at the memory read rate where that takes longer. What does not fit into
+ * the memory or the patience is left out with a note; RP_NO_MEMORY when nothing fits. c: the shape of
+ * a configuration; NULL: that of the options. docs/benchmarks.md has the details.
+ *
+ * A whole model, with an engine and sessions. A decode stands behind T keys without a prefill. */
+RP_API rp_status rp_bench_model(const rp_config *c, const rp_bench_opts *o, char **text,
                                 rp_error *err);
 
 #ifdef __cplusplus

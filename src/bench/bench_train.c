@@ -4,12 +4,13 @@
 #include "base/log.h"
 #include "base/rng.h"
 #include "bench/rate.h"
+#include "bench/work.h"
 #include "model/cost.h"
 #include "model/net.h"
 #include "model/spread.h"
 #include "train/optimizer.h"
 
-enum { MOST_STEPS = 1000, MOST_CASES = 32 };
+enum { MOST_STEPS = 1000, MOST_CASES = RP_WORK_MOST };
 
 /* One line of the result. */
 typedef struct {
@@ -218,29 +219,6 @@ static rp_status default_task(task *t, rp_error *err) {
   return rp_pats_uniform(&t->m.pats, (rp_pat){1, 0, 0}, t->m.N, t->m.Hk, err);
 }
 
-/* The words between separators, each a copy. */
-static rp_status split(const char *text, char separator, char **out, int *n, rp_error *err) {
-  *n = 0;
-  for (const char *at = text; *at;) {
-    const char *end = strchr(at, separator);
-    const size_t len = end ? (size_t)(end - at) : strlen(at);
-    if (*n == MOST_CASES) return rp_fail(err, RP_USAGE, "%s: more than %d words", text, MOST_CASES);
-    rp_str word = {0};
-    rp_str_addn(&word, at, len);
-    out[*n] = rp_str_take(&word);
-    if (!out[*n]) return rp_fail_memory(err, len, "a word of the benchmark");
-    ++*n;
-    at += len + (end != NULL);
-  }
-  return *n ? RP_OK : rp_fail(err, RP_USAGE, "the benchmark was given an empty list");
-}
-
-static rp_status dtype_of(const char *name, rp_dtype *t, rp_error *err) {
-  *t = strcmp(name, "bfloat16") == 0 ? RP_BF16 : RP_F32;
-  if (*t == RP_BF16 || strcmp(name, "float32") == 0) return RP_OK;
-  return rp_fail(err, RP_USAGE, "--dtype %s: choose float32, bfloat16 or both with a comma", name);
-}
-
 /* ---- the report ---- */
 
 /* Share of the collectives' time that nobody waited for. */
@@ -312,7 +290,7 @@ static rp_status run(const task *t, const rp_bench_opts *o, char **words, int dt
     row *first = &rows[i * patterns];
     for (int j = 0; j < patterns; j++) {
       first[j] = (row){.pattern = words[dtypes + j]};
-      RP_TRY(dtype_of(words[i], &first[j].dtype, err));
+      RP_TRY(rp_bench_dtype(words[i], &first[j].dtype, err));
     }
     RP_TRY(bench_dtype(t, o, first, patterns, err));
   }
@@ -323,8 +301,9 @@ static rp_status bench(const task *t, const rp_bench_opts *o, char **text, rp_er
   char *words[2 * MOST_CASES] = {0};
   int dtypes, patterns;
   rp_status st = RP_OK;
-  RP_GO(split(o->dtypes ? o->dtypes : "float32,bfloat16", ',', words, &dtypes, err));
-  RP_GO(split(o->patterns ? o->patterns : "D=1;D=64", ';', words + dtypes, &patterns, err));
+  RP_GO(rp_bench_split(o->dtypes ? o->dtypes : "float32,bfloat16", ',', words, &dtypes, err));
+  RP_GO(
+      rp_bench_split(o->patterns ? o->patterns : "D=1;D=64", ';', words + dtypes, &patterns, err));
   st = run(t, o, words, dtypes, patterns, text, err);
 fail:
   for (int i = 0; i < 2 * MOST_CASES; i++) rp_free(words[i]);

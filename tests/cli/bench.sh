@@ -12,9 +12,9 @@ tiny=$RATPLUS_SOURCE/tests/data/config/tiny.json
 says "help" 0 "Usage: ratplus bench machine" "" "$R" bench --help
 says "the machine" 0 '"product_float32":{"one":' "*" "$R" bench machine --seconds 0.01 --json
 says "one kernel" 0 "act" "*" "$R" bench kernel act --seconds 0.001
-says "training" 0 "tokens/s" "*" "$R" bench train --config "$tiny" --dtype float32 --patterns 'D=1;D=8' \
+says "training" 0 "tokens/s" "*" "$R" bench train --config "$tiny" --dtype float32 --pattern 'D=1;D=8' \
   --steps 1
-"$R" bench train --config "$tiny" --dtype float32 --patterns D=1 --steps 1 --json >out.txt 2>/dev/null
+"$R" bench train --config "$tiny" --dtype float32 --pattern D=1 --steps 1 --json >out.txt 2>/dev/null
 check "training as JSON: speed, rate and share" \
   grep -q '"tokens_per_second":.*"share":' out.txt
 
@@ -26,8 +26,46 @@ says "no such level" 2 "" "must be one of cpu" "$R" bench kernel act --device gp
 says "less than no time" 2 "" "--seconds -1" "$R" bench machine --seconds -1
 says "a time that is none" 2 "" "must be a number" "$R" bench machine --seconds soon
 says "no steps" 2 "" "--steps 0: give a count from 1" "$R" bench train --steps 0
-says "a pattern that is none" 2 "" "banana" "$R" bench train --patterns banana
-says "a pattern that sees nothing" 2 "" "D=-1" "$R" bench train --patterns D=-1
+says "a pattern that is none" 2 "" "banana" "$R" bench train --pattern banana
+says "a pattern that sees nothing" 2 "" "D=-1" "$R" bench train --pattern D=-1
 says "a dtype there is not" 2 "" "--dtype int8" "$R" bench train --dtype int8
 says "no threads" 2 "" "--threads 0" "$R" bench machine --threads 0
 says "no such configuration" 2 "" "nowhere.json" "$R" bench train --config nowhere.json
+
+# Inference: shapes so small that each takes no time. The counts below are made by hand: 14 d^2 weights a
+# layer and V d of the head; a step reads all of them and 63 keys and values; a query sees 64.
+small="--layers 2 --width 128 --heads 4 --vocab 500 --seconds 0.01"
+weights=$((2 * 14 * 128 * 128 + 500 * 128))
+bytes=$((4 * weights + 63 * 2 * 128 * 2 * 4))
+flops=$((2 * weights + 4 * 64 * 128 * 2))
+says "a decode, its FLOPs and bytes" 0 "\"flops\":$flops,\"bytes\":$bytes," "" \
+  "$R" bench model $small --only decode --seq-len 64 --steps 1 --pattern D=1 --dtype float32 --json
+says "a prefill and decodes of two patterns" 0 "decode   bfloat16  D=8,W=4" "" \
+  "$R" bench model $small --seq-len 48 --batch 1,2 --pattern D=1 --pattern 'D=8,W=4'
+says "the largest batch that fits" 0 "decode   bfloat16  D=8" "" \
+  "$R" bench model $small --only decode --seq-len 40 --batch 0 --memory 0.02 --pattern D=8
+says "the paper's protocol" 0 '"seq_len":64,"batch":1,' "" \
+  "$R" bench model $small --protocol paper --only decode --seq-len 64 --batch 1 --steps 3 --json
+says "a configuration's shape" 0 "work" "*" "$R" bench model --config "$tiny" --seq-len 16 --seconds 0.01
+says "no recurrence" 0 "attention only" "" "$R" bench model $small --attention-only --seq-len 16
+says "what takes too long is left out" 0 "left out: prefill bfloat16 D=1, T=100000, batch 1" "" \
+  "$R" bench model $small --seq-len 16,100000 --pattern D=1 --only prefill --patience 0.1
+says "weights that do not fit" 4 "" "the weights of this shape take" \
+  "$R" bench model --shape 7b --memory 1
+says "a cache that does not fit" 4 "" "nothing is left to measure" \
+  "$R" bench model $small --only decode --seq-len 100000 --batch 64 --memory 0.1
+
+says "a shape there is not" 2 "" "must be one of 1b" "$R" bench model --shape 2b
+says "heads that do not divide" 2 "" "a width of 128 is not 3 heads" \
+  "$R" bench model --width 128 --heads 3
+says "key-value heads that do not divide" 2 "" "4 query heads cannot share 3" \
+  "$R" bench model --width 128 --heads 4 --kv-heads 3
+says "no layers" 2 "" "--layers 0: give a count from 1" "$R" bench model --layers 0
+says "a length of one" 2 "" "--seq-len 1: give numbers from 2" "$R" bench model --seq-len 1
+says "less than no batch" 2 "" "--batch -1" "$R" bench model --batch -1
+says "no memory" 2 "" "--memory 0: give a number above 0" "$R" bench model --memory 0
+says "a protocol there is not" 2 "" "must be one of paper" "$R" bench model --protocol other
+says "a shape and a model" 2 "" "give one of the two" "$R" bench model --model x --layers 2
+says "no such model" 3 "" "nowhere" "$R" bench model --model nowhere
+says "a pattern of a model that is none" 2 "" "banana" "$R" bench model $small --pattern banana
+says "a flag of another kind" 2 "" "bench machine takes no --shape" "$R" bench machine --shape 1b

@@ -1,0 +1,143 @@
+#include "bench/figure.h"
+
+#include "base/json.h"
+#include "bench/rate.h"
+
+/* Whoever gives little time gets a rough answer: a smaller product, and not twice. */
+rp_status rp_limits_measure(rp_limits *l, rp_dtype dtype, double seconds, rp_error *err) {
+  double product, read, copy;
+  double *best = &l->product[dtype == RP_BF16];
+  const bool rough = seconds < 0.5;
+  if (rough && *best > 0) return RP_OK;
+  RP_TRY(rp_bench_product_rate(RP_DEVICE_CPU, dtype, rough ? 768 : 2048, seconds, &product, err));
+  RP_TRY(rp_bench_memory_rate(seconds, &read, &copy, err));
+  if (product > *best) *best = product;
+  if (read > l->read) l->read = read;
+  return RP_OK;
+}
+
+double rp_figure_limit(const rp_figure *f, const rp_limits *l) {
+  const double product = f->flops / l->product[f->dtype == RP_BF16], read = f->bytes / l->read;
+  return product > read ? product : read;
+}
+
+static bool by_memory(const rp_figure *f, const rp_limits *l) {
+  return f->bytes / l->read > f->flops / l->product[f->dtype == RP_BF16];
+}
+
+rp_status rp_figures_add(rp_figures *all, const rp_figure *f, rp_error *err) {
+  RP_TRY(rp_grow(&all->at, &all->cap, all->n + 1, sizeof *all->at, "figures", err));
+  all->at[all->n++] = *f;
+  return RP_OK;
+}
+
+rp_status rp_figures_note(rp_figures *all, rp_error *err, const char *fmt, ...) {
+  rp_str b = {0};
+  va_list ap;
+  RP_TRY(rp_grow(&all->note, &all->notes_cap, all->notes + 1, sizeof *all->note, "notes", err));
+  va_start(ap, fmt);
+  rp_str_vaddf(&b, fmt, ap);
+  va_end(ap);
+  char *text = rp_str_take(&b);
+  if (!text) return rp_fail_memory(err, 256, "a note");
+  all->note[all->notes++] = text;
+  return RP_OK;
+}
+
+void rp_figures_free(rp_figures *all) {
+  for (size_t i = 0; i < all->notes; i++) rp_free(all->note[i]);
+  rp_free(all->note);
+  rp_free(all->at);
+  *all = (rp_figures){0};
+}
+
+enum { MOST_RUNS = 1024 };
+
+rp_status rp_figure_time(rp_figure *f, rp_timed run, void *ctx, double seconds, int most,
+                         rp_error *err) {
+  double took[MOST_RUNS], spent = 0;
+  int n = 0;
+  if (most > MOST_RUNS) most = MOST_RUNS;
+  for (bool done = false; n < most && !done && (n == 0 || spent < seconds); n++) {
+    RP_TRY(run(ctx, &took[n], &done, err));
+    spent += took[n];
+  }
+  f->seconds = rp_bench_median(took, n); /* sorts */
+  f->least = took[0];
+  f->most = took[n - 1];
+  f->runs = n;
+  return RP_OK;
+}
+
+/* ---- the report ---- */
+
+static void add_head(rp_str *b, const rp_limits *l) {
+  rp_str_add(b, "limits: products");
+  for (int i = 0; i < 2; i++)
+    if (l->product[i] > 0)
+      rp_str_addf(b, " %.1f GFLOP/s %s,", l->product[i] * 1e-9,
+                  rp_dtype_name(i ? RP_BF16 : RP_F32));
+  rp_str_addf(b, " memory read %.1f GB/s\n", l->read * 1e-9);
+  rp_str_add(b,
+             "work     dtype     pattern           T  batch   tokens/s         ms  least..most ms"
+             "      cache   share of\n");
+}
+
+static void add_line(rp_str *b, const rp_figure *f, const rp_limits *l) {
+  char cache[32];
+  rp_format_bytes(cache, f->cache);
+  rp_str_addf(b, "%-8s %-9s %-12s %6lld %6lld %10.1f %10.3f %7.4g..%-7.4g %11s %5.1f%% %s%s\n",
+              f->decode ? "decode" : "prefill", rp_dtype_name(f->dtype), f->pattern,
+              (long long)f->T, (long long)f->batch, f->tokens / f->seconds, f->seconds * 1e3,
+              f->least * 1e3, f->most * 1e3, f->cache > 0 ? cache : "-",
+              100 * rp_figure_limit(f, l) / f->seconds, by_memory(f, l) ? "memory" : "products",
+              f->heads ? " (one head)" : "");
+}
+
+static void add_json(rp_str *b, const rp_figure *f, const rp_limits *l) {
+  rp_str_addf(b, "{\"work\":\"%s\",\"dtype\":\"%s\",\"pattern\":", f->decode ? "decode" : "prefill",
+              rp_dtype_name(f->dtype));
+  rp_json_add_string(b, f->pattern);
+  rp_str_addf(b,
+              ",\"seq_len\":%lld,\"batch\":%lld,\"one_head\":%s,\"tokens_per_second\":%.6g,"
+              "\"seconds\":%.6g,\"least\":%.6g,\"most\":%.6g,\"runs\":%d,\"flops\":%.17g,"
+              "\"bytes\":%.17g,\"cache_bytes\":%.17g,\"limit_seconds\":%.6g,\"limit\":\"%s\","
+              "\"share\":%.4g}",
+              (long long)f->T, (long long)f->batch, f->heads ? "true" : "false",
+              f->tokens / f->seconds, f->seconds, f->least, f->most, f->runs, f->flops, f->bytes,
+              f->cache, rp_figure_limit(f, l), by_memory(f, l) ? "memory" : "products",
+              rp_figure_limit(f, l) / f->seconds);
+}
+
+static void add_all_json(rp_str *b, const rp_figures *all, const rp_limits *l, const char *head) {
+  rp_str_addf(b, "{%s", head);
+  for (int i = 0; i < 2; i++)
+    if (l->product[i] > 0)
+      rp_str_addf(b, ",\"product_%s\":%.6g", rp_dtype_name(i ? RP_BF16 : RP_F32), l->product[i]);
+  rp_str_addf(b, ",\"memory_read\":%.6g,\"cases\":[", l->read);
+  for (size_t i = 0; i < all->n; i++) {
+    if (i) rp_str_add(b, ",");
+    add_json(b, &all->at[i], l);
+  }
+  rp_str_add(b, "],\"left_out\":[");
+  for (size_t i = 0; i < all->notes; i++) {
+    if (i) rp_str_add(b, ",");
+    rp_json_add_string(b, all->note[i]);
+  }
+  rp_str_add(b, "]}\n");
+}
+
+rp_status rp_figures_report(const rp_figures *all, const rp_limits *l, const char *head, int json,
+                            char **text, rp_error *err) {
+  rp_str b = {0};
+  if (json) {
+    add_all_json(&b, all, l, head);
+  } else {
+    rp_str_addf(&b, "%s\n", head);
+    add_head(&b, l);
+    for (size_t i = 0; i < all->n; i++) add_line(&b, &all->at[i], l);
+    for (size_t i = 0; i < all->notes; i++) rp_str_addf(&b, "%s\n", all->note[i]);
+  }
+  *text = rp_str_take(&b);
+  return *text ? RP_OK : rp_fail_memory(err, 4096, "the benchmark's table");
+}

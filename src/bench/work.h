@@ -1,0 +1,55 @@
+/* work.h - what a benchmark of inference was asked for: the shape, the lists, what may be used. */
+#ifndef RP_BENCH_WORK_H
+#define RP_BENCH_WORK_H
+
+#include "bench/figure.h"
+
+enum { RP_WORK_MOST = 32 }; /* entries of a list */
+
+/* The defaults of a kind of benchmark. */
+typedef struct {
+  const char *name, *patterns;
+  int64_t T[8], batch[8];             /* ended by -1 */
+  int64_t paper_T[8], paper_batch[8]; /* the same with --protocol paper */
+  int64_t tokens, paper_tokens;
+  double seconds, patience;
+} rp_work_kind;
+
+typedef struct {
+  const rp_work_kind *kind;
+  rp_bench_opts o;     /* with the defaults of the kind in place of zeros */
+  rp_model_settings m; /* unless o.model; its patterns are dense */
+  rp_dtype dtype[2];
+  int dtypes; /* 0: the model's own */
+  char *pattern[RP_WORK_MOST];
+  int patterns;
+  int64_t T[RP_WORK_MOST], batch[RP_WORK_MOST];
+  int Ts, batches;
+  uint64_t memory; /* bytes that may be used, free now */
+} rp_work;
+
+/* Reads and checks all; RP_USAGE names the flag. rp_work_free in any case. */
+rp_status rp_work_read(rp_work *w, const rp_work_kind *kind, const rp_config *c,
+                       const rp_bench_opts *o, rp_error *err);
+void rp_work_free(rp_work *w);
+bool rp_work_does(const rp_work *w, bool decode);
+
+/* The words between separators, each a copy; at most RP_WORK_MOST. */
+rp_status rp_bench_split(const char *text, char separator, char **out, int *n, rp_error *err);
+rp_status rp_bench_dtype(const char *name, rp_dtype *t, rp_error *err);
+
+/* Tells the caller which figure comes; RP_STOPPED when that says so. */
+rp_status rp_work_progress(const rp_work *w, int done, int of, const rp_figure *f, rp_error *err);
+/* The members of the report's head: kind and shape, as a line or as JSON (free with rp_free). */
+char *rp_work_head(const rp_work *w, const rp_model_settings *m);
+/* "decode bfloat16 D=1, T=4096, batch 64", for notes. */
+void rp_work_name(char out[160], const rp_figure *f);
+
+/* Whether f (its FLOPs and bytes counted, `need` bytes of memory) is to be measured; a note says why
+ * not. */
+rp_status rp_work_fits(const rp_work *w, const rp_figure *f, const rp_limits *l, double need,
+                       rp_figures *all, bool *fits, rp_error *err);
+/* RP_NO_MEMORY, or RP_USAGE, when no figure is there. */
+rp_status rp_work_any(const rp_work *w, const rp_figures *all, rp_error *err);
+
+#endif
