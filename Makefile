@@ -5,6 +5,7 @@
 #   make test                install what is missing, build, run every test
 #   make test T=pattern SEED=n    the tests whose name fits, with that seed
 #   make test-fast           without those labelled slow
+#   make soak                sessions coming and going for SOAK_SECONDS=180 under sanitizers
 #   make fuzz                each fuzz target for FUZZ_SECONDS=60 (T=pattern picks some)
 #   make bench               this machine's rates and the training benchmark
 #   make coverage            run the tests, say which share of the lines ran
@@ -23,7 +24,7 @@ T ?=
 SEED ?=
 ARGS ?=
 
-.PHONY: all configure demo test test-fast fuzz bench coverage install deps format clean
+.PHONY: all configure demo test test-fast soak fuzz bench coverage install deps format clean
 all: configure
 	@cmake --build $(BUILD) -j $(JOBS)
 
@@ -49,6 +50,11 @@ test-fast:
 	@tools/deps.sh test
 	@$(MAKE) --no-print-directory all
 	@CHECK_FAST=1 tests/run.sh $(BUILD) '$(T)' '$(SEED)'
+
+soak:
+	@tools/deps.sh test
+	@$(MAKE) --no-print-directory PRESET=asan all
+	@SOAK_SECONDS=$${SOAK_SECONDS:-180} tests/run.sh build/asan session_soak '$(SEED)'
 
 fuzz:
 	@tools/deps.sh fuzz
