@@ -42,7 +42,7 @@ static void written_is_read(void **state) {
       const rp_view *v = rp_store_find(s, p->name);
       assert_int_equal(rp_store_dtype(s, p), dtype);
       const void *direct = rp_store_direct(s, p, dtype);
-      assert_ptr_equal(direct, (uintptr_t)v->data % 64 ? NULL : v->data);
+      assert_ptr_equal(direct, v->data); /* whatever the sizes of those before it */
       assert_null(rp_store_direct(s, p, RP_F64));
     }
     assert_non_null(rp_store_direct(s, &shape.p[0], dtype));

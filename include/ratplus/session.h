@@ -43,12 +43,13 @@ typedef struct {
   int layers, width, heads, kv_heads, head_width, ffn_width, vocab_size;
   int recurrence; /* keys and values pass the gated recurrence (RAT+) */
   int64_t parameters;
-  int64_t seq_len;       /* the length it was trained at, and the default limit of a session */
-  const char *dtype;     /* "float32" or "bfloat16": what it computes in */
-  const char *device;    /* its name */
-  const char *path;      /* the folder or file that was opened */
-  const char *tokenizer; /* path of the tokenizer.model beside it; NULL: none */
-  uint64_t weights;      /* bytes of memory they take */
+  int64_t seq_len;         /* the length it was trained at, and the default limit of a session */
+  const char *dtype;       /* "float32" or "bfloat16": what it computes in */
+  const char *device;      /* its name */
+  const char *path;        /* the folder or file that was opened */
+  const char *tokenizer;   /* path of the tokenizer.model beside it; NULL: none */
+  uint64_t weights;        /* bytes they take, of which */
+  uint64_t weights_mapped; /* so many are pages of the file, shared by all processes that run it */
 } rp_model_facts;
 /* Texts live as long as the model. */
 RP_API void rp_model_about(const rp_model *m, rp_model_facts *out);

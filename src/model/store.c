@@ -331,22 +331,37 @@ static void copy_as(const rp_view *v, int64_t first, int64_t n, rp_dtype dtype, 
   }
 }
 
-rp_status rp_store_get(const rp_store *s, const rp_param *p, rp_dtype dtype, void *out,
-                       rp_error *err) {
+rp_status rp_store_get_part(const rp_store *s, const rp_param *p, rp_dtype dtype, int64_t from,
+                            int64_t n, void *out, rp_error *err) {
   const rp_view *v, *more;
   RP_TRY(find_param(s, p, &v, &more, err));
   const int64_t first = more ? (p->rows - more->dims[0]) * p->cols : p->rows * p->cols;
-  copy_as(v, 0, first, dtype, out);
-  if (more)
-    copy_as(more, 0, p->rows * p->cols - first, dtype,
-            (uint8_t *)out + first * rp_dtype_bytes(dtype));
+  const int64_t here = from >= first ? 0 : n < first - from ? n : first - from;
+  copy_as(v, from, here, dtype, out);
+  if (here < n)
+    copy_as(more, from + here - first, n - here, dtype,
+            (uint8_t *)out + here * rp_dtype_bytes(dtype));
   return RP_OK;
+}
+
+rp_status rp_store_get(const rp_store *s, const rp_param *p, rp_dtype dtype, void *out,
+                       rp_error *err) {
+  return rp_store_get_part(s, p, dtype, 0, p->rows * p->cols, out, err);
 }
 
 const void *rp_store_direct(const rp_store *s, const rp_param *p, rp_dtype dtype) {
   const rp_view *v = rp_store_find(s, p->name);
   if (!v || v->dtype != dtype || !fits(v, p, p->rows) || !rp_view_is_packed(v)) return NULL;
-  return (uintptr_t)v->data % 64 ? NULL : v->data;
+  return (uintptr_t)v->data % (uintptr_t)rp_dtype_bytes(dtype) ? NULL : v->data;
+}
+
+const rp_map *rp_store_map_of(const rp_store *s, const void *at) {
+  const uint8_t *p = at;
+  for (size_t i = 0; i < s->n_maps; i++) {
+    const rp_map *m = &s->maps[i];
+    if (p >= m->data && (size_t)(p - m->data) < m->bytes) return m;
+  }
+  return NULL;
 }
 
 rp_dtype rp_store_dtype(const rp_store *s, const rp_param *p) {

@@ -45,9 +45,14 @@ rp_status rp_store_get_f32(const rp_store *s, const rp_param *p, float *out, rp_
 /* The same in any dtype but the integers; bit for bit where it is the file's own. */
 rp_status rp_store_get(const rp_store *s, const rp_param *p, rp_dtype dtype, void *out,
                        rp_error *err);
-/* The same elements straight from the file when it holds `dtype` in C order at a multiple of 64
- * bytes, else NULL. */
+/* Elements [from, from + n) of it in C order. */
+rp_status rp_store_get_part(const rp_store *s, const rp_param *p, rp_dtype dtype, int64_t from,
+                            int64_t n, void *out, rp_error *err);
+/* The same elements straight from the file when it holds `dtype` in C order and at a multiple of an
+ * element's size, else NULL. */
 const void *rp_store_direct(const rp_store *s, const rp_param *p, rp_dtype dtype);
+/* The mapped file that an address lies in; NULL: in none (unpacked from a compressed archive). */
+const rp_map *rp_store_map_of(const rp_store *s, const void *at);
 /* Optimizer state and step of a .pth or checkpoint: which = "exp_avg", "exp_avg_sq" or
  * "momentum_buffer". has is false when the store carries none. */
 rp_status rp_store_moment_f32(const rp_store *s, const rp_shape *shape, const rp_param *p,

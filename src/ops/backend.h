@@ -27,6 +27,7 @@ typedef struct {
 } rp_host_call;
 
 typedef struct {
+  bool reads_host; /* an rp_ptr may be the address of host memory */
   void (*close)(rp_device *d);
   /* Zeroed, 64-byte aligned; NULL when memory is short. */
   void *(*alloc)(rp_device *d, size_t bytes);
@@ -47,6 +48,7 @@ typedef struct {
 typedef struct {
   uintptr_t at;
   size_t bytes;
+  bool lent; /* by the host, which frees it */
 } rp_block;
 
 struct rp_device {

@@ -21,7 +21,7 @@ rp_status rp_device_open(rp_device **out, rp_device_kind kind, rp_error *err) {
 void rp_device_close(rp_device *d) {
   if (!d) return;
   for (size_t i = 0; i < d->blocks; i++)
-    d->kind->free(d, (void *)d->block[i].at, d->block[i].bytes);
+    if (!d->block[i].lent) d->kind->free(d, (void *)d->block[i].at, d->block[i].bytes);
   d->kind->close(d);
   pthread_mutex_destroy(&d->mutex);
   rp_free(d->block);
@@ -32,13 +32,13 @@ const char *rp_device_name(const rp_device *d) { return d->name; }
 rp_dtype rp_device_real(const rp_device *d) { return d->real; }
 
 /* Room for one more entry, so that noting an allocation cannot fail. */
-static rp_status note_block(rp_device *d, void *p, size_t bytes, rp_error *err) {
+static rp_status note_block(rp_device *d, uintptr_t at, size_t bytes, bool lent, rp_error *err) {
   pthread_mutex_lock(&d->mutex);
   const rp_status st = rp_grow(&d->block, &d->blocks_cap, d->blocks + 1, sizeof *d->block,
                                "the list of device memory", err);
   if (!st) {
-    d->block[d->blocks++] = (rp_block){(uintptr_t)p, bytes};
-    d->bytes += bytes;
+    d->block[d->blocks++] = (rp_block){at, bytes, lent};
+    if (!lent) d->bytes += bytes;
     if (d->bytes > d->peak) d->peak = d->bytes;
   }
   pthread_mutex_unlock(&d->mutex);
@@ -51,7 +51,7 @@ rp_status rp_device_alloc(rp_device *d, size_t bytes, const char *what, rp_ptr *
   const size_t asked = bytes ? bytes : 1;
   void *p = asked <= PTRDIFF_MAX - 4096 ? d->kind->alloc(d, asked) : NULL;
   if (!p) return rp_fail_memory(err, bytes, what);
-  const rp_status st = note_block(d, p, asked, err);
+  const rp_status st = note_block(d, (uintptr_t)p, asked, false, err);
   if (st) {
     d->kind->free(d, p, asked);
     return st;
@@ -62,17 +62,29 @@ rp_status rp_device_alloc(rp_device *d, size_t bytes, const char *what, rp_ptr *
 
 void rp_device_free(rp_device *d, rp_ptr p) {
   if (!p.at) return;
-  size_t bytes = 0;
+  size_t bytes = 0; /* of its own */
   pthread_mutex_lock(&d->mutex);
   for (size_t i = 0; i < d->blocks; i++) {
     if (d->block[i].at != p.at) continue;
-    bytes = d->block[i].bytes;
+    if (!d->block[i].lent) bytes = d->block[i].bytes;
     d->block[i] = d->block[--d->blocks];
     break;
   }
   d->bytes -= bytes;
   pthread_mutex_unlock(&d->mutex);
   if (bytes) d->kind->free(d, (void *)p.at, bytes);
+}
+
+bool rp_device_reads_host(const rp_device *d) { return d->kind->reads_host; }
+
+rp_status rp_device_lend(rp_device *d, const void *at, size_t bytes, rp_ptr *out, rp_error *err) {
+  out->at = 0;
+  if (!d->kind->reads_host || !at || !bytes)
+    return rp_fail(err, RP_FAIL, "device %s cannot read memory of the host; this is a bug",
+                   d->name);
+  RP_TRY(note_block(d, (uintptr_t)at, bytes, true, err));
+  out->at = (uintptr_t)at;
+  return RP_OK;
 }
 
 bool rp_device_holds(rp_device *d, rp_ptr p, size_t bytes) {

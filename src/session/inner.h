@@ -5,14 +5,17 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "model/frozen.h"
 #include "model/net.h"
 #include "session/engine.h"
 
 struct rp_model {
   rp_model_settings m; /* pats are its own */
   rp_device *dev;
-  rp_queue *q; /* of loading; a borrowed model's engines run on it */
-  rp_params params;
+  rp_queue *q;      /* of loading; a borrowed model's engines run on it */
+  rp_store *store;  /* the file whose pages `frozen` reads; NULL: none */
+  rp_frozen frozen; /* of a file, */
+  rp_params params; /* or random ones */
   rp_weights weights;
   rp_dtype compute; /* RP_F32 (real of the device) or RP_BF16 */
   bool borrowed, pattern_known;

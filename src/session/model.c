@@ -66,10 +66,10 @@ static rp_status read_file(rp_model *m, const rp_store *s, const rp_model_opts *
   if (!m->path || (rp_store_tokenizer(s) && !m->tokenizer))
     RP_GO(rp_fail_memory(err, 64, "a path"));
   if (o->progress && o->progress(o->ctx, 0)) RP_GO(rp_fail(err, RP_STOPPED, "stopped as asked"));
-  RP_GO(rp_params_open(&m->params, m->q, &m->m, m->compute, false, err));
-  RP_GO(rp_params_load(&m->params, s, err));
-  RP_GO(rp_wait(m->q, err));
-  m->weights = rp_params_weights(&m->params);
+  RP_GO(rp_store_check(s, &shape, err));
+  const rp_frozen_told told = {o->progress, o->ctx};
+  RP_GO(rp_frozen_open(&m->frozen, m->q, &shape, m->compute, s, &told, err));
+  m->weights = rp_frozen_weights(&m->frozen);
   if (o->progress) o->progress(o->ctx, 1);
 fail:
   rp_shape_free(&shape);
@@ -94,11 +94,15 @@ rp_status rp_model_open(rp_model **out, const char *path, const rp_model_opts *o
   RP_GO(rp_store_open(&s, path, err));
   RP_GO(open_device(m, RP_DEVICE_CPU, err));
   RP_GO(read_file(m, s, opts, err));
+  if (m->frozen.n_lent) {
+    m->store = s;
+    s = NULL;
+  }
   *out = m;
   m = NULL;
 fail:
-  rp_store_close(s);
   rp_model_close(m);
+  rp_store_close(s);
   return st;
 }
 
@@ -157,10 +161,12 @@ void rp_model_close(rp_model *m) {
   if (!m) return;
   if (!m->borrowed) {
     if (m->q) rp_wait(m->q, NULL);
+    rp_frozen_close(&m->frozen);
     if (m->params.dev) rp_params_close(&m->params);
     rp_queue_close(m->q);
     rp_device_close(m->dev);
   }
+  rp_store_close(m->store);
   rp_model_settings_free(&m->m);
   rp_free(m->path);
   rp_free(m->tokenizer);
@@ -184,10 +190,13 @@ void rp_model_about(const rp_model *m, rp_model_facts *out) {
                       .device = rp_device_name(m->dev),
                       .path = m->path,
                       .tokenizer = m->tokenizer};
-  if (!m->borrowed) {
+  if (m->params.dev) {
     const rp_params_bytes b =
         rp_params_plan(&m->params.lay, rp_device_real(m->dev), m->compute, false);
     f.weights = b.masters + b.copy;
+  } else if (!m->borrowed) {
+    f.weights_mapped = m->frozen.mapped;
+    f.weights = m->frozen.mapped + m->frozen.kept;
   }
   f.size = out->size < sizeof f ? out->size : sizeof f;
   memcpy(out, &f, f.size);

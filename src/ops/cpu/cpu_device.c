@@ -164,7 +164,8 @@ static size_t scratch(const rp_device *d, rp_op op, const void *args) {
   return rp_cpu_engine_scratch(d->own, op, args);
 }
 
-static const rp_backend backend = {.close = close_device,
+static const rp_backend backend = {.reads_host = true,
+                                   .close = close_device,
                                    .alloc = alloc,
                                    .free = release,
                                    .queue_open = queue_open,
