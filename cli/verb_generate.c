@@ -219,15 +219,19 @@ static int on_piece(void *ctx, const rp_generated *g) {
 
 static void print_statistics(const run_state *r) {
   rp_generator_facts f = {.size = sizeof f};
-  char cache[32], state[32];
+  char cache[32], state[32], weights[32], mapped[32];
   rp_generator_about(r->g, &f);
+  cli_format_bytes(weights, r->m.facts.weights);
+  cli_format_bytes(mapped, r->m.facts.weights_mapped);
   cli_format_bytes(cache, r->cache);
   cli_format_bytes(state, r->state);
   cli_note(
-      "prompt: %lld tokens, %.1f tokens/s; text: %lld tokens, %.1f tokens/s; cache %s, state %s",
+      "prompt: %lld tokens, %.1f tokens/s; text: %lld tokens, %.1f tokens/s; cache %s, state %s; "
+      "weights %s, %s of them mapped",
       (long long)f.prompt_tokens,
       f.prompt_seconds > 0 ? (double)f.prompt_tokens / f.prompt_seconds : 0.0, (long long)f.tokens,
-      f.decode_seconds > 0 ? (double)f.decode_tokens / f.decode_seconds : 0.0, cache, state);
+      f.decode_seconds > 0 ? (double)f.decode_tokens / f.decode_seconds : 0.0, cache, state,
+      weights, mapped);
 }
 
 /* ---- the run ---- */
@@ -274,7 +278,9 @@ static int open_engine(run_state *r) {
   }
   /* No more at once than the engine has rows: the longest ones, were they sorted; as they come. */
   const size_t together = loop ? 1 : r->n < (size_t)o.rows ? r->n : (size_t)o.rows;
-  int code = cli_cache_bytes(r->a, &r->m, tokens, together, &o.cache_bytes);
+  /* Those that wait may go on from a beginning that they have in common with one who left. */
+  const size_t planned = loop || together == r->n ? together : together + 1;
+  int code = cli_cache_bytes(r->a, &r->m, tokens, planned, &o.cache_bytes);
   for (size_t i = together; !code && i < r->n && !loop; i++) {
     uint64_t need;
     if (cli_has(r->a, "cache-mib")) break;

@@ -8,15 +8,26 @@
 #include "base/cpu.h"
 #include "base/log.h"
 #include "base/str.h"
+#include "session/origin.h"
 #include "session/sample.h"
 #include "session/text_stream.h"
 
+/* Fewer tokens in common are not worth the call that ends behind them. */
+enum { WORTH_SHARING = 16 };
+
+/* A request without a session of its own begins when its first tokens go into a call. Until then it
+ * may follow another whose prompt begins as its own and which has not come as far as they agree
+ * (`leads`): it waits till that one is there, and goes on from a fork (`from`). */
 typedef struct request request;
 struct request {
   request *next;
   int64_t number;
   atomic_bool cancelled;
-  rp_session *s; /* NULL while it waits for one of its own */
+  rp_session *s;       /* NULL before it begins */
+  request *leads;      /* whom it follows; NULL: nobody */
+  int64_t agrees;      /* tokens in common with it */
+  rp_origin *from;     /* where it goes on from; NULL: from nothing */
+  int64_t from_tokens; /* held there */
   bool own, begins;
   char *pattern;  /* NULL: the model's */
   int64_t limit;  /* of its own session */
@@ -51,7 +62,7 @@ struct rp_generator {
   int64_t numbers;
   pthread_mutex_t lock; /* of the lists, which rp_generator_cancel walks */
   request_list waiting, running;
-  uint64_t reserved; /* bytes of pool: the needs of those under way */
+  uint64_t reserved; /* bytes of pool: the needs of those under way and of origins */
   rp_feed *feeds;    /* [rows] of a call, */
   request **fed;     /* [rows] whose they are, */
   float *logits;     /* [rows, V] and what comes of them */
@@ -67,10 +78,13 @@ const char *rp_end_name(rp_end e) {
   return (unsigned)e < sizeof names / sizeof *names ? names[e] : "";
 }
 
+static rp_session *leave_origin(rp_generator *g, request *r, bool take);
+
 /* ---- opening and closing ---- */
 
-static void free_request(request *r) {
+static void free_request(rp_generator *g, request *r) {
   if (!r) return;
+  leave_origin(g, r, false);
   if (r->own) rp_session_close(r->s);
   rp_free(r->pattern);
   rp_free(r->ids);
@@ -80,10 +94,11 @@ static void free_request(request *r) {
   rp_free(r);
 }
 
-static void free_list(request_list *l) {
+static void free_list(rp_generator *g, request_list *l) {
   for (request *r = l->first, *next; r; r = next) {
     next = r->next;
-    free_request(r);
+    l->first = next;
+    free_request(g, r);
   }
 }
 
@@ -131,8 +146,8 @@ fail:
 
 void rp_generator_close(rp_generator *g) {
   if (!g) return;
-  free_list(&g->waiting);
-  free_list(&g->running);
+  free_list(g, &g->waiting);
+  free_list(g, &g->running);
   pthread_mutex_destroy(&g->lock);
   rp_free(g->feeds);
   rp_free(g->fed);
@@ -189,6 +204,120 @@ void rp_generator_cancel(rp_generator *g, int64_t number) {
   cancel_in(&g->waiting, number);
   cancel_in(&g->running, number);
   pthread_mutex_unlock(&g->lock);
+}
+
+/* ---- common beginnings ---- */
+
+static bool same_pattern(const request *a, const request *b) {
+  return a->pattern == b->pattern ||
+         (a->pattern && b->pattern && strcmp(a->pattern, b->pattern) == 0);
+}
+
+/* Whether q, which has not begun, had better wait for r, which has. */
+static void follow(request *q, request *r) {
+  if (q == r || !q->own || q->s || !r->own || !r->s || r->fed >= r->n || r->fed >= q->n ||
+      q->limit != r->limit || !same_pattern(q, r))
+    return;
+  int64_t n = (int64_t)rp_ids_agree(q->ids, (size_t)q->n, r->ids, (size_t)r->n);
+  if (n == q->n) n--; /* its last token is its own: logits come from it */
+  const int64_t had = q->leads && q->agrees > q->from_tokens ? q->agrees : q->from_tokens;
+  if (n <= r->fed || n < had + WORTH_SHARING) return;
+  q->leads = r;
+  q->agrees = n;
+}
+
+/* Does `act` for all that have not begun. */
+static void for_each_later(rp_generator *g, request *r, void (*act)(request *, request *)) {
+  for (request *q = g->running.first; q; q = q->next)
+    if (!q->s) act(q, r);
+  for (request *q = g->waiting.first; q; q = q->next)
+    if (!q->s) act(q, r);
+}
+
+static void forsake(request *q, request *r) {
+  if (q->leads == r) q->leads = NULL;
+}
+
+/* One that is under way and has not begun yet has room for what it goes on from. Where only waiting
+ * ones are left, an origin needs room of its own, or is given up. */
+static void keep_origin(rp_generator *g, rp_origin *o, const char *pattern) {
+  uint64_t need;
+  if (o->need || !o->s) return;
+  for (const request *q = g->running.first; q; q = q->next)
+    if (q->from == o) return;
+  if (rp_cache_need(g->m, pattern, rp_session_tokens(o->s), g->engine.rollback, &need, NULL) ||
+      g->reserved > g->engine.cache_bytes || need > g->engine.cache_bytes - g->reserved) {
+    rp_origin_drop(o, &g->reserved);
+    return;
+  }
+  o->need = need;
+  g->reserved += need;
+}
+
+/* r leaves its origin, or takes a session from it. */
+static rp_session *leave_origin(rp_generator *g, request *r, bool take) {
+  rp_origin *o = r->from;
+  const bool last = !o || o->users == 1;
+  rp_session *s = NULL;
+  r->from = NULL;
+  if (take)
+    s = rp_origin_take(o, &g->reserved);
+  else
+    rp_origin_leave(o, &g->reserved);
+  if (!last) keep_origin(g, o, r->pattern);
+  return s;
+}
+
+/* Those that follow r to where it is now go on from a fork of it. */
+static void share(rp_generator *g, request *r) {
+  rp_origin *from = NULL;
+  rp_session *s;
+  request_list *const lists[] = {&g->running, &g->waiting};
+  for (int i = 0; i < 2; i++) {
+    for (request *q = lists[i]->first; q; q = q->next) {
+      if (q->leads != r || q->agrees != r->fed) continue;
+      q->leads = NULL;
+      if (!from &&
+          (rp_session_fork(&s, r->s, NULL) || rp_origin_make(&from, s, 0, &g->reserved, NULL)))
+        continue;
+      leave_origin(g, q, false);
+      q->from = from;
+      q->from_tokens = r->fed;
+      from->users++;
+    }
+  }
+  if (!from) return;
+  keep_origin(g, from, r->pattern);
+  rp_origin_leave(from, &g->reserved);
+}
+
+/* Tokens of r's prompt up to where the next one leaves it that follows it. */
+static int64_t to_next_fork(const rp_generator *g, const request *r) {
+  int64_t end = r->n;
+  const request_list *const lists[] = {&g->running, &g->waiting};
+  for (int i = 0; i < 2; i++)
+    for (const request *q = lists[i]->first; q; q = q->next)
+      if (q->leads == r && q->agrees < end) end = q->agrees;
+  return end - r->fed;
+}
+
+/* Gives up what waiting requests would go on from. False: there was nothing. */
+static bool drop_origins(rp_generator *g) {
+  bool any = false;
+  request_list *const lists[] = {&g->running, &g->waiting};
+  for (int i = 0; i < 2; i++)
+    for (request *q = lists[i]->first; q; q = q->next)
+      if (rp_origin_drop(q->from, &g->reserved)) any = true;
+  return any;
+}
+
+/* A session for a request that is about to be fed. */
+static rp_status begin(rp_generator *g, request *r, rp_error *err) {
+  r->s = leave_origin(g, r, true);
+  if (!r->s) RP_TRY(rp_session_open(&r->s, g->e, r->pattern, r->limit, err));
+  r->fed = rp_session_tokens(r->s);
+  for_each_later(g, r, follow);
+  return RP_OK;
 }
 
 /* ---- adding ---- */
@@ -286,9 +415,10 @@ rp_status rp_generator_add(rp_generator *g, const rp_request *q, int64_t *number
   r->text.hit = -1;
   const rp_status st = fill_request(g, r, q, err);
   if (st) {
-    free_request(r);
+    free_request(g, r);
     return st;
   }
+  for (request *p = g->running.first; p; p = p->next) follow(r, p);
   if (number) *number = r->number;
   g->numbers++;
   append(g, &g->waiting, r);
@@ -320,7 +450,8 @@ static void finish(rp_generator *g, request_list *l, request *r, int32_t token, 
   rp_str_clear(&g->out);
   take_out(g, l, r);
   if (l == &g->running) g->reserved -= r->need;
-  free_request(r);
+  for_each_later(g, r, forsake);
+  free_request(g, r);
 }
 
 static void fail_request(rp_generator *g, request_list *l, request *r, const rp_error *error) {
@@ -397,15 +528,14 @@ static void end_cancelled(rp_generator *g, request_list *l) {
  * again before its end. */
 static void admit(rp_generator *g) {
   for (request *r; (r = g->waiting.first) != NULL && g->running.n < g->rows;) {
-    rp_error err = {0};
-    if (g->running.n && r->need > g->engine.cache_bytes - g->reserved) return;
+    const uint64_t have = g->engine.cache_bytes;
+    if (g->reserved > have || r->need > have - g->reserved) {
+      if (g->running.n) return;
+      drop_origins(g);
+    }
     if (r->most < 1) { /* max_tokens 0 */
       rp_str_clear(&g->out);
       finish(g, &g->waiting, r, -1, r->at_most, NULL);
-      continue;
-    }
-    if (r->own && rp_session_open(&r->s, g->e, r->pattern, r->limit, &err)) {
-      fail_request(g, &g->waiting, r, &err);
       continue;
     }
     take_out(g, &g->waiting, r);
@@ -438,9 +568,16 @@ static int make_call(rp_generator *g, int64_t *prompt_tokens) {
     left--;
     wanted--;
   }
-  for (request *r = g->running.first; r && left > 0 && n < g->rows; r = r->next) {
-    const int64_t rest = r->n - r->fed, most = rest < left ? rest : left;
-    if (!rest) continue;
+  for (request *r = g->running.first, *next; r && left > 0 && n < g->rows; r = next) {
+    rp_error err = {0};
+    next = r->next;
+    if (r->fed == r->n || r->leads) continue;
+    if (!r->s && begin(g, r, &err)) {
+      fail_request(g, &g->running, r, &err);
+      continue;
+    }
+    const int64_t rest = r->n - r->fed, whole = to_next_fork(g, r);
+    const int64_t most = whole < left ? whole : left;
     if (most == rest && wanted-- <= 0) break;
     add_feed(g, n++, r, r->ids + r->fed, most, most == rest);
     left -= (int)most;
@@ -455,7 +592,10 @@ static void take_results(rp_generator *g, int n) {
     request *r = g->fed[i];
     rp_error err = {0};
     int32_t id;
-    if (r->fed < r->n) r->fed += f->n;
+    if (r->fed < r->n) {
+      r->fed += f->n;
+      share(g, r);
+    }
     if (f->best) {
       id = *f->best;
       rp_sampler_took(&r->sampler, id);
@@ -490,8 +630,9 @@ rp_status rp_generator_step(rp_generator *g, int64_t *left, rp_error *err) {
   const double t0 = rp_now();
   const rp_status st = n ? rp_engine_call(g->e, g->feeds, n, err) : RP_OK;
   if (st == RP_NO_MEMORY) {
-    /* Someone else's sessions took of the pool: the one that came last gives way. */
-    fail_request(g, &g->running, g->running.last, err);
+    if (!drop_origins(g))
+      /* Someone else's sessions took of the pool: the one that came last gives way. */
+      fail_request(g, &g->running, g->running.last, err);
   } else if (st) {
     return st;
   } else if (n) {
@@ -515,14 +656,19 @@ rp_status rp_generator_run(rp_generator *g, const volatile sig_atomic_t *stop, r
 rp_status rp_cache_plan(const rp_model *m, const char *pattern, const int64_t *tokens, size_t n,
                         uint64_t *bytes, rp_error *err) {
   uint64_t sum = 0, most = 0;
-  const uint64_t free = rp_memory_available();
+  uint64_t free = rp_memory_available();
+  const bool known = free > 0;
+  rp_model_facts facts = {.size = sizeof facts};
+  rp_model_about(m, &facts);
   for (size_t i = 0; i < n; i++) {
     uint64_t one;
     RP_TRY(rp_cache_need(m, pattern, tokens[i], 0, &one, err));
     sum = sum + one < sum ? UINT64_MAX : sum + one;
     if (one > most) most = one;
   }
-  if (free && sum > free / 2) sum = free / 2;
+  /* Pages of the mapped weights count as free, and must stay. */
+  free = free > facts.weights_mapped ? free - facts.weights_mapped : 0;
+  if (known && sum > free / 2) sum = free / 2;
   *bytes = sum > most ? sum : most;
   return RP_OK;
 }

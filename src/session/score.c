@@ -6,29 +6,23 @@
 
 #include "base/mem.h"
 #include "ratplus/generate.h"
+#include "session/origin.h"
 
 typedef struct {
   const rp_scoring *s;
   size_t number; /* as the caller counts */
 } sequence;
 
-/* A session that several waiting spans go on from: the last to come takes it, the others fork it. */
-typedef struct {
-  rp_session *s; /* NULL: given up for its blocks */
-  uint64_t need;
-  size_t users;
-} origin;
-
 /* Neighbours [lo, hi) of the sorted sequences, which agree in their first `end` tokens. */
 typedef struct {
   size_t lo, hi;
   int64_t end, done;
-  int64_t told;  /* tokens counted as done before: they may come again after a loss */
-  origin *from;  /* while it waits; NULL: from nothing */
-  rp_session *s; /* while it is under way: holds `done` tokens */
-  uint64_t need; /* bytes of pool at `end` */
-  int64_t n;     /* tokens in the call */
-  bool forks;    /* the call gives logits, for the different tokens that follow its end */
+  int64_t told;    /* tokens counted as done before: they may come again after a loss */
+  rp_origin *from; /* while it waits; NULL: from nothing */
+  rp_session *s;   /* while it is under way: holds `done` tokens */
+  uint64_t need;   /* bytes of pool at `end` */
+  int64_t n;       /* tokens in the call */
+  bool forks;      /* the call gives logits, for the different tokens that follow its end */
 } span;
 
 typedef struct {
@@ -131,15 +125,8 @@ static rp_status need_of(const scorer *w, int64_t tokens, uint64_t *need, rp_err
   return rp_cache_need(w->m, w->o->pattern, tokens, w->engine.rollback, need, err);
 }
 
-static void leave_origin(scorer *w, origin *from) {
-  if (!from || --from->users) return;
-  if (from->s) w->reserved -= from->need;
-  rp_session_close(from->s);
-  rp_free(from);
-}
-
 static void close_scorer(scorer *w) {
-  for (size_t i = 0; i < w->n_waiting; i++) leave_origin(w, w->waiting[i].from);
+  for (size_t i = 0; i < w->n_waiting; i++) rp_origin_leave(w->waiting[i].from, &w->reserved);
   for (int i = 0; i < w->n_running; i++) rp_session_close(w->running[i].s);
   rp_free(w->seq);
   rp_free(w->waiting);
@@ -161,14 +148,12 @@ static rp_status push(scorer *w, const span *p, rp_error *err) {
 /* Tokens that all of [lo, hi) have in common: sorted, the first and the last decide. */
 static int64_t agree(const scorer *w, size_t lo, size_t hi) {
   const rp_scoring *a = at(w, lo), *b = at(w, hi - 1);
-  size_t n = 0;
-  while (n < a->n && n < b->n && a->ids[n] == b->ids[n]) n++;
-  return (int64_t)n;
+  return (int64_t)rp_ids_agree(a->ids, a->n, b->ids, b->n);
 }
 
 /* Puts those of [lo, hi) that go on after `depth` tokens on the stack, by the token that follows. */
-static rp_status divide(scorer *w, size_t lo, size_t hi, int64_t depth, int64_t told, origin *from,
-                        rp_error *err) {
+static rp_status divide(scorer *w, size_t lo, size_t hi, int64_t depth, int64_t told,
+                        rp_origin *from, rp_error *err) {
   const size_t bottom = w->n_waiting;
   while (lo < hi && (int64_t)at(w, lo)->n == depth) lo++;
   for (size_t end; lo < hi; lo = end) {
@@ -193,33 +178,19 @@ static rp_status branch(scorer *w, const span *p, rp_error *err) {
     rp_session_close(p->s);
     return RP_OK;
   }
-  origin *from = rp_calloc(1, sizeof *from);
-  if (!from) {
-    rp_session_close(p->s);
-    return rp_fail_memory(err, sizeof *from, "a common beginning");
-  }
-  *from = (origin){.s = p->s, .need = p->need, .users = 1};
-  w->reserved += from->need;
+  rp_origin *from;
+  RP_TRY(rp_origin_make(&from, p->s, p->need, &w->reserved, err));
   const rp_status st = divide(w, p->lo, p->hi, p->end, p->told, from, err);
-  leave_origin(w, from);
+  rp_origin_leave(from, &w->reserved);
   return st;
 }
 
 /* Gives the span a session: its origin's, a fork of it, or an empty one, which then is fed again what
  * the others have in common: dearer, not wrong. */
 static rp_status start(scorer *w, span *p, rp_error *err) {
-  origin *from = p->from;
   p->done = 0;
-  p->s = NULL;
+  p->s = rp_origin_take(p->from, &w->reserved);
   p->from = NULL;
-  if (from && from->s && from->users == 1) {
-    p->s = from->s;
-    from->s = NULL;
-    w->reserved -= from->need;
-  } else if (from && from->s && rp_session_fork(&p->s, from->s, NULL)) {
-    p->s = NULL;
-  }
-  leave_origin(w, from);
   if (p->s) p->done = rp_session_tokens(p->s);
   if (p->s) return RP_OK;
   return rp_session_open(&p->s, w->e, w->o->pattern, w->longest, err);
@@ -246,12 +217,7 @@ static bool may_admit(const scorer *w) {
 static rp_status make_room(scorer *w, rp_error *err) {
   bool gone = false;
   for (size_t i = 0; i < w->n_waiting; i++) {
-    origin *from = w->waiting[i].from;
-    if (!from || !from->s) continue;
-    rp_session_close(from->s);
-    from->s = NULL;
-    w->reserved -= from->need;
-    gone = true;
+    if (rp_origin_drop(w->waiting[i].from, &w->reserved)) gone = true;
   }
   if (gone) return RP_OK;
   if (w->n_running < 2) return RP_NO_MEMORY; /* the sentence is the call's */
