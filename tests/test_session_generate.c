@@ -205,6 +205,116 @@ static void together_as_alone(void **state) {
 }
 
 /* A session goes on with what comes next as if all had come at once. */
+/* Prompts that begin alike, at one place or two: texts are those of each alone, whoever leaves when, and
+ * however many fit. */
+static void beginnings_in_common(void **state) {
+  (void)state;
+  rp_error err = {0};
+  rp_rng r = check_rng(20);
+  lab l;
+  lab_open(&l, 120, SEQ);
+  for (int k = 0; k < 12; k++) {
+    enum { JOBS = 14 };
+    static job jobs[JOBS];
+    int32_t trunk[2][90];
+    rp_generator *g;
+    int64_t left = 1;
+    int added = 0;
+    const int rows = check_pick(&r, 1, 8), fork = check_pick(&r, 17, 40);
+    rp_engine *e = engine_open(&l, check_pick(&r, 3, 40), rows, 12,
+                               need(&l, "D=1", SEQ) * (uint64_t)check_pick(&r, 1, 6));
+    check_ok(rp_generator_open(&g, l.m, e, NULL, &err), err);
+    random_ids(&r, trunk[0], 90);
+    memcpy(trunk[1], trunk[0], sizeof trunk[1]);
+    random_ids(&r, trunk[1] + fork, 90 - fork);
+    for (int i = 0; i < JOBS; i++) {
+      make_job(&r, &jobs[i], 70);
+      const int from = check_pick(&r, 0, (int)jobs[i].q.n);
+      memcpy(jobs[i].ids, trunk[check_pick(&r, 0, 1)], (size_t)from * sizeof *jobs[i].ids);
+      if (check_pick(&r, 0, 3)) jobs[i].q.pattern = patterns[k % 2 + 1];
+      jobs[i].n_want = alone(&l, &jobs[i].q, jobs[i].want, &jobs[i].want_end);
+      if (check_pick(&r, 0, 4) == 0) jobs[i].enough = check_pick(&r, 1, 3);
+    }
+    while (left || added < JOBS) {
+      while (added < JOBS && (!left || check_pick(&r, 0, 2))) {
+        add(g, &jobs[added++]);
+        left = 1;
+      }
+      if (added && check_pick(&r, 0, 9) == 0)
+        rp_generator_cancel(g, jobs[check_pick(&r, 0, added - 1)].number);
+      check_ok(rp_generator_step(g, &left, &err), err);
+    }
+    for (int i = 0; i < JOBS; i++) {
+      assert_true(jobs[i].end != RP_END_FAILED && jobs[i].end != RP_END_NONE);
+      if (jobs[i].end != RP_END_CANCELLED) check_job(&jobs[i]);
+      assert_memory_equal(jobs[i].got, jobs[i].want, (size_t)jobs[i].n_got * sizeof *jobs[i].got);
+    }
+    rp_engine_facts facts = {.size = sizeof facts};
+    rp_engine_about(e, &facts);
+    assert_int_equal(facts.sessions, 0);
+    assert_int_equal(facts.cache_used, 0);
+    rp_generator_close(g);
+    rp_engine_close(e);
+  }
+  lab_close(&l);
+}
+
+/* A beginning of 50 tokens is fed once and held once, also for those that join later. */
+static void a_beginning_counted(void **state) {
+  (void)state;
+  enum { JOBS = 9, TRUNK = 50, MADE = 5 };
+  static job jobs[JOBS];
+  rp_error err = {0};
+  rp_rng r = check_rng(21);
+  int32_t trunk[TRUNK];
+  lab l;
+  lab_open(&l, 121, SEQ);
+  random_ids(&r, trunk, TRUNK);
+  const uint64_t one = need(&l, "D=1", 16), most = need(&l, "D=1", TRUNK + 20);
+  for (int k = 0; k < 3; k++) { /* all at once; three at a time; the same without room to spare */
+    rp_generator *g;
+    int64_t left = 1, own = 0;
+    uint64_t bytes = one * (TRUNK / 16 + 1), highest = 0;
+    rp_engine *e = engine_open(&l, 40, k ? 3 : JOBS, 12, k == 2 ? most : most * (JOBS + 1));
+    check_ok(rp_generator_open(&g, l.m, e, NULL, &err), err);
+    for (int i = 0; i < JOBS; i++) {
+      jobs[i] = (job){0};
+      rp_request_defaults(&jobs[i].q);
+      const int tail = i == JOBS - 1 ? 0 : check_pick(&r, 1, 12); /* the last is the trunk alone */
+      memcpy(jobs[i].ids, trunk, sizeof trunk);
+      random_ids(&r, jobs[i].ids + TRUNK, tail);
+      jobs[i].ids[TRUNK] = i;
+      jobs[i].q.ids = jobs[i].ids;
+      jobs[i].q.n = (size_t)(TRUNK + tail);
+      jobs[i].q.pattern = "D=1";
+      jobs[i].q.max_tokens = MADE;
+      jobs[i].q.got = on_piece;
+      jobs[i].q.ctx = &jobs[i];
+      jobs[i].n_want = alone(&l, &jobs[i].q, jobs[i].want, &jobs[i].want_end);
+      own += tail ? tail : 1;
+      bytes += one * (uint64_t)((TRUNK + tail + MADE + 15) / 16 - TRUNK / 16 + 1);
+      add(g, &jobs[i]);
+    }
+    while (left) {
+      rp_engine_facts f = {.size = sizeof f};
+      check_ok(rp_generator_step(g, &left, &err), err);
+      rp_engine_about(e, &f);
+      if (f.cache_used > highest) highest = f.cache_used;
+    }
+    for (int i = 0; i < JOBS; i++) check_job(&jobs[i]);
+    rp_generator_facts f = {.size = sizeof f};
+    rp_generator_about(g, &f);
+    if (k < 2)
+      assert_int_equal(f.prompt_tokens, TRUNK + own);
+    else
+      assert_true(f.prompt_tokens >= TRUNK + own);
+    assert_true(highest <= bytes && (k || highest < JOBS * need(&l, "D=1", TRUNK)));
+    rp_generator_close(g);
+    rp_engine_close(e);
+  }
+  lab_close(&l);
+}
+
 static void a_session_goes_on(void **state) {
   (void)state;
   rp_error err = {0};
@@ -629,9 +739,10 @@ static void reference_scores(void **state) {
 }
 
 static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(together_as_alone), cmocka_unit_test(a_session_goes_on),
-    cmocka_unit_test(cancelled),         cmocka_unit_test(requests_refused),
-    cmocka_unit_test(scores_of_many),    cmocka_unit_test(a_pool_shared_with_others),
-    cmocka_unit_test(scores_refused),    cmocka_unit_test(reference_scores),
+    cmocka_unit_test(together_as_alone),   cmocka_unit_test(beginnings_in_common),
+    cmocka_unit_test(a_beginning_counted), cmocka_unit_test(a_session_goes_on),
+    cmocka_unit_test(cancelled),           cmocka_unit_test(requests_refused),
+    cmocka_unit_test(scores_of_many),      cmocka_unit_test(a_pool_shared_with_others),
+    cmocka_unit_test(scores_refused),      cmocka_unit_test(reference_scores),
 };
 CHECK_MAIN(tests)

@@ -266,7 +266,8 @@ static long of_mapping(const char *path, const char *field) {
   long sum = 0, kib;
   if (!in) skip();
   while (fgets(line, sizeof line, in)) {
-    if (strstr(line, " r--p ")) ours = strstr(line, path) != NULL;
+    unsigned long from, to;
+    if (sscanf(line, "%lx-%lx ", &from, &to) == 2) ours = strstr(line, path) != NULL;
     if (ours && strncmp(line, field, strlen(field)) == 0 &&
         sscanf(line + strlen(field), "%ld", &kib) == 1)
       sum += kib;
