@@ -147,7 +147,7 @@ refused "a tokenizer that is not there" 1 "nowhere.model" run_dir=no tokenizer=n
 refused "a run directory that is a file" 1 "odd.bin" run_dir=odd.bin
 refused "more memory than there is" 4 "no batch size makes it fit" \
   run_dir=no model.backbone.d_model=65536 model.backbone.seq_cell.d_head=128
-WORLD_SIZE=4 refused "a launcher's four ranks" 2 "WORLD_SIZE says 4 ranks" run_dir=no
+RANK=0 WORLD_SIZE=4 refused "a launcher's four ranks" 2 "WORLD_SIZE says 4 ranks" run_dir=no
 mkdir held && printf '{"host":"far.example","pid":12,"job":"slurm 9"}' >held/lock
 refused "a lock of another machine" 2 "host far.example, process 12, job slurm 9" run_dir=held
 train run_dir=held --take-over
