@@ -112,7 +112,7 @@ CHECK_MAYBE static rp_status box_rank_join(const box_rank_case *k, rp_comm **c, 
   const char *place = getenv("BOX_PLACE");
   rp_ranks_defaults(&o);
   o.deadline = k->deadline;
-  o.rate = k->rate;
+  o.rate = getenv("BOX_LINK") ? strtod(getenv("BOX_LINK"), NULL) : k->rate;
   if (place) {
     const rp_comm_opts opts = {.deadline = k->deadline, .rate = k->rate};
     sscanf(place, "%d %d %d", &at.rank, &at.size, &at.port);
