@@ -156,9 +156,10 @@ rp_status rp_bench_kernel(const char *name, const rp_bench_opts *opts, char **te
   *text = NULL;
   const int n = rows_of(name, rows);
   if (!n) return no_op(name, err);
+  const double seconds = o.seconds > 0 && o.seconds < 1 ? o.seconds : 1;
   for (int i = 0; i < 2; i++)
-    RP_TRY(rp_bench_product_rate(RP_DEVICE_CPU, i ? RP_BF16 : RP_F32, 2048, 1, &m.product[i], err));
-  RP_TRY(rp_bench_memory_rate(1, &read, &m.memory, err));
+    RP_TRY(rp_bench_product_rate(RP_DEVICE_CPU, i ? RP_BF16 : RP_F32, seconds, &m.product[i], err));
+  RP_TRY(rp_bench_memory_rate(seconds, &read, &m.memory, err));
   for (int i = 0; i < n; i++) RP_TRY(bench_case(&rows[i], &o, &m, err));
   rp_str b = {0};
   if (o.json)

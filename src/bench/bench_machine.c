@@ -11,11 +11,11 @@ typedef struct {
   double one, all;
 } rate;
 
-enum { RATES = 5, SIDE = 2048 };
+enum { RATES = 5 };
 
 static rp_status product(rp_dtype dtype, int way, double seconds, double *out, rp_error *err) {
   rp_bf16_way_force(way);
-  const rp_status st = rp_bench_product_rate(RP_DEVICE_CPU, dtype, SIDE, seconds, out, err);
+  const rp_status st = rp_bench_product_rate(RP_DEVICE_CPU, dtype, seconds, out, err);
   rp_bf16_way_force(-1);
   return st;
 }

@@ -182,10 +182,11 @@ static rp_status bench_dtype(const task *t, const rp_bench_opts *o, row *rows, i
   rp_status st = RP_OK;
   rig g = {0};
   double before, after;
-  RP_TRY(rp_bench_product_rate(RP_DEVICE_CPU, rows[0].dtype, 2048, 1.5, &before, err));
+  const double seconds = o->seconds > 0 && o->seconds < 1.5 ? o->seconds : 1.5;
+  RP_TRY(rp_bench_product_rate(RP_DEVICE_CPU, rows[0].dtype, seconds, &before, err));
   RP_GO(rig_open(&g, t, rows[0].dtype, err));
   for (int i = 0; i < n; i++) RP_GO(time_steps(&g, t, o, &rows[i], err));
-  RP_GO(rp_bench_product_rate(RP_DEVICE_CPU, rows[0].dtype, 2048, 1.5, &after, err));
+  RP_GO(rp_bench_product_rate(RP_DEVICE_CPU, rows[0].dtype, seconds, &after, err));
   for (int i = 0; i < n; i++) rows[i].rate = t->ranks * (before > after ? before : after);
 fail:
   rig_close(&g);

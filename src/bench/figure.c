@@ -7,9 +7,9 @@
 rp_status rp_limits_measure(rp_limits *l, rp_dtype dtype, double seconds, rp_error *err) {
   double product, read, copy;
   double *best = &l->product[dtype == RP_BF16];
-  const bool rough = seconds < 0.5;
+  const bool rough = seconds < RP_BENCH_ROUGH;
   if (rough && *best > 0) return RP_OK;
-  RP_TRY(rp_bench_product_rate(RP_DEVICE_CPU, dtype, rough ? 768 : 2048, seconds, &product, err));
+  RP_TRY(rp_bench_product_rate(RP_DEVICE_CPU, dtype, seconds, &product, err));
   RP_TRY(rp_bench_memory_rate(seconds, &read, &copy, err));
   if (product > *best) *best = product;
   if (read > l->read) l->read = read;

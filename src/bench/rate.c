@@ -38,8 +38,9 @@ static void fill(rp_bench_box *b, rp_tensor t, int64_t n) {
     rp_upload_as(b->q, rp_tensor_at(t, at), x, RP_F32, n - at < CHUNK ? n - at : CHUNK);
 }
 
-rp_status rp_bench_product_rate(rp_device_kind kind, rp_dtype dtype, int side, double seconds,
-                                double *rate, rp_error *err) {
+rp_status rp_bench_product_rate(rp_device_kind kind, rp_dtype dtype, double seconds, double *rate,
+                                rp_error *err) {
+  const int side = seconds < RP_BENCH_ROUGH ? 768 : 2048;
   rp_bench_box b;
   rp_status st = RP_OK;
   const size_t n = (size_t)side * (size_t)side;
