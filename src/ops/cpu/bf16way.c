@@ -2,7 +2,7 @@
  *
  * What was measured (two threads, 2048^3): Zen 5 dot 850, widened 400 GFLOP/s; Emerald Rapids without
  * AMX (a virtual machine hides it) dot 170-185, widened 260-315. Both before gemm.c's broadcasts lost an
- * addition each (docs/kernels.md): widening has become faster since, by nearly half on Zen 3. */
+ * addition each (docs/kernels.md): widening has become faster since, twice as fast on Zen 3. */
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
