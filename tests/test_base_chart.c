@@ -16,7 +16,14 @@ static void every_series_is_drawn_and_named(void **state) {
   const double x[] = {0, 1, 2}, y[] = {17.7, 36.5, 54.5}, z[] = {12.3, NAN, 12.7};
   const rp_series s[] = {{"attention <cut>", x, y, 3, false}, {"RAT+ & more", x, z, 3, true}};
   const char *const names[] = {"D=1", "D=16", "D=64"};
-  const rp_chart c = {"T", "pattern", "perplexity", false, true, names, 3, s, 2};
+  const rp_chart c = {.title = "T",
+                      .x_label = "pattern",
+                      .y_label = "perplexity",
+                      .log_y = true,
+                      .categories = names,
+                      .n_categories = 3,
+                      .series = s,
+                      .n = 2};
   char *svg;
   check_ok(rp_chart_svg(&c, &svg, &err), err);
   assert_non_null(strstr(svg, "attention &lt;cut>"));
@@ -33,7 +40,7 @@ static void nothing_to_show_is_an_error(void **state) {
   rp_error err = {0};
   const double x[] = {1}, y[] = {-1};
   const rp_series s[] = {{"a", x, y, 1, false}};
-  const rp_chart c = {"", "", "", true, true, NULL, 0, s, 1};
+  const rp_chart c = {"", "", "", .log_x = true, .log_y = true, .series = s, .n = 1};
   char *svg;
   check_fails(rp_chart_svg(&c, &svg, &err), RP_USAGE, err, "without a single point");
 }
@@ -44,7 +51,7 @@ static void a_log_axis_is_logarithmic(void **state) {
   rp_error err = {0};
   const double x[] = {1, 10, 100}, y[] = {1, 10, 100};
   const rp_series s[] = {{"a", x, y, 3, false}};
-  const rp_chart c = {"", "", "", true, true, NULL, 0, s, 1};
+  const rp_chart c = {"", "", "", .log_x = true, .log_y = true, .series = s, .n = 1};
   char *svg;
   double cx[3], cy[3];
   check_ok(rp_chart_svg(&c, &svg, &err), err);
@@ -61,9 +68,31 @@ static void a_log_axis_is_logarithmic(void **state) {
   rp_free(svg);
 }
 
+/* Lengths of sequences are powers of two and read as such; long labels get room. */
+static void lengths_and_long_labels(void **state) {
+  (void)state;
+  rp_error err = {0};
+  const double x[] = {512, 4096, 262144}, y[] = {1, 10, 1e6};
+  rp_series s[] = {{"a", x, y, 3, false}};
+  rp_chart c = {"", "", "", .log_x = true, .log_y = true, .binary_x = true, .series = s, .n = 1};
+  char *narrow, *wide;
+  check_ok(rp_chart_svg(&c, &narrow, &err), err);
+  assert_non_null(strstr(narrow, ">512<"));
+  assert_non_null(strstr(narrow, ">4K<"));
+  assert_non_null(strstr(narrow, ">256K<"));
+  assert_non_null(strstr(narrow, ">1000000<"));
+  assert_non_null(strstr(narrow, "width=\"860\""));
+  s[0].label = "bfloat16 D=16,W=256,I=4 x8: T^1.00";
+  check_ok(rp_chart_svg(&c, &wide, &err), err);
+  assert_null(strstr(wide, "width=\"860\""));
+  rp_free(narrow);
+  rp_free(wide);
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(every_series_is_drawn_and_named),
     cmocka_unit_test(nothing_to_show_is_an_error),
     cmocka_unit_test(a_log_axis_is_logarithmic),
+    cmocka_unit_test(lengths_and_long_labels),
 };
 CHECK_MAIN(tests)

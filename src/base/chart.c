@@ -2,8 +2,9 @@
 #include "base/chart.h"
 
 #include <math.h>
+#include <string.h>
 
-enum { WIDTH = 860, HEIGHT = 460, LEFT = 76, RIGHT = 216, TOP = 52, BOTTOM = 62, TICKS = 6 };
+enum { PLOT = 568, HEIGHT = 460, LEFT = 76, RIGHT = 216, TOP = 52, BOTTOM = 62, TICKS = 6 };
 
 /* One axis: values low..high (their logarithms on a log axis) to pixels. */
 typedef struct {
@@ -43,7 +44,7 @@ static void settle(axis *a, double air) {
 
 static bool find_axes(const rp_chart *c, axis *x, axis *y) {
   size_t points = 0;
-  *x = (axis){INFINITY, -INFINITY, LEFT, WIDTH - RIGHT, c->log_x && !c->categories};
+  *x = (axis){INFINITY, -INFINITY, LEFT, LEFT + PLOT, c->log_x && !c->categories};
   *y = (axis){INFINITY, -INFINITY, HEIGHT - BOTTOM, TOP, c->log_y};
   for (size_t k = 0; k < c->n; k++) {
     for (size_t i = 0; i < c->series[k].n; i++) {
@@ -81,16 +82,33 @@ void rp_svg_text(rp_str *b, double x, double y, const char *anchor, const char *
   rp_str_add(b, "</text>\n");
 }
 
-static void add_tick(rp_str *b, const axis *a, double value, bool across) {
-  char text[32];
-  rp_snprintf(text, sizeof text, "%.5g", value);
+static void add_named_tick(rp_str *b, const axis *a, double value, const char *text, bool across) {
   const double at = pixel(a, value);
   if (across) {
-    rp_str_addf(b, "<path class=\"grid\" d=\"M%d %.1fH%d\"/>\n", LEFT, at, WIDTH - RIGHT);
+    rp_str_addf(b, "<path class=\"grid\" d=\"M%d %.1fH%d\"/>\n", LEFT, at, LEFT + PLOT);
     rp_svg_text(b, LEFT - 8, at + 4, "end", "", text);
   } else {
     rp_str_addf(b, "<path class=\"grid\" d=\"M%.1f %dV%d\"/>\n", at, TOP, HEIGHT - BOTTOM);
     rp_svg_text(b, at, HEIGHT - BOTTOM + 18, "middle", "", text);
+  }
+}
+
+static void add_tick(rp_str *b, const axis *a, double value, bool across) {
+  char text[32];
+  rp_snprintf(text, sizeof text, "%.7g", value);
+  add_named_tick(b, a, value, text, across);
+}
+
+/* Powers of two, at most some dozen of them: "512", "4K", "1M". */
+static void binary_ticks(rp_str *b, const axis *x) {
+  static const char *const units[] = {"", "K", "M", "G"};
+  const double low = x->low / log10(2), high = x->high / log10(2);
+  const int stride = (int)ceil((high - low) / (2 * TICKS));
+  for (int k = (int)ceil(low); k <= high && k < 40; k += stride) {
+    char text[32];
+    const int unit = k < 0 ? 0 : k / 10;
+    rp_snprintf(text, sizeof text, "%g%s", ldexp(1, k - 10 * unit), units[unit]);
+    add_named_tick(b, x, ldexp(1, k), text, false);
   }
 }
 
@@ -131,12 +149,14 @@ static void add_axes(rp_str *b, const rp_chart *c, const axis *x, const axis *y)
   if (c->categories) {
     for (size_t i = 0; i < c->n_categories; i++)
       rp_svg_text(b, pixel(x, (double)i), HEIGHT - BOTTOM + 18, "middle", "", c->categories[i]);
+  } else if (x->log && c->binary_x) {
+    binary_ticks(b, x);
   } else {
     (x->log ? log_ticks : linear_ticks)(b, x, false);
   }
   rp_str_addf(b, "<path class=\"axis\" d=\"M%d %dV%dH%d\"/>\n", LEFT, TOP, HEIGHT - BOTTOM,
-              WIDTH - RIGHT);
-  rp_svg_text(b, (LEFT + WIDTH - RIGHT) / 2.0, HEIGHT - 18, "middle", "", c->x_label);
+              LEFT + PLOT);
+  rp_svg_text(b, LEFT + PLOT / 2.0, HEIGHT - 18, "middle", "", c->x_label);
   char turn[64];
   const double middle = (TOP + HEIGHT - BOTTOM) / 2.0;
   rp_snprintf(turn, sizeof turn, " transform=\"rotate(-90 18 %.1f)\"", middle);
@@ -178,7 +198,7 @@ static void add_series(rp_str *b, const rp_chart *c, size_t k, const axis *x, co
   rp_str_add(b, "\"/>\n");
   for (size_t i = 0; s->n <= MARKED && i < s->n; i++)
     if (shown(c, s, i)) add_marker(b, k, pixel(x, s->x[i]), pixel(y, s->y[i]));
-  const double row = TOP + 14 + 24.0 * (double)k, left = WIDTH - RIGHT + 18;
+  const double row = TOP + 14 + 24.0 * (double)k, left = LEFT + PLOT + 18;
   rp_str_addf(b, "<path stroke=\"%s\" stroke-width=\"2\"%s d=\"M%.1f %.1fh26\"/>\n",
               colours[k % COLOURS], s->dashed ? " stroke-dasharray=\"6 4\"" : "", left, row);
   add_marker(b, k, left + 13, row);
@@ -198,12 +218,21 @@ void rp_svg_begin(rp_str *b, int width, int height) {
               width, height, width, height, width, height);
 }
 
+/* Width of the legend: labels of more than some 22 letters make the chart wider. */
+static int legend(const rp_chart *c) {
+  size_t longest = 0;
+  for (size_t k = 0; k < c->n; k++)
+    if (strlen(c->series[k].label) > longest) longest = strlen(c->series[k].label);
+  const int wanted = 60 + 7 * (int)(longest < 60 ? longest : 60);
+  return wanted > RIGHT ? wanted : RIGHT;
+}
+
 rp_status rp_chart_svg(const rp_chart *c, char **svg, rp_error *err) {
   axis x, y;
   rp_str b = {0};
   if (!find_axes(c, &x, &y))
     return rp_fail(err, RP_USAGE, "a chart without a single point; measure something first");
-  rp_svg_begin(&b, WIDTH, HEIGHT);
+  rp_svg_begin(&b, LEFT + PLOT + legend(c), HEIGHT);
   add_axes(&b, c, &x, &y);
   for (size_t k = 0; k < c->n; k++) add_series(&b, c, k, &x, &y);
   rp_str_add(&b, "</svg>\n");

@@ -19,6 +19,7 @@ typedef struct {
 typedef struct {
   const char *title, *x_label, *y_label;
   bool log_x, log_y;
+  bool binary_x;                 /* with log_x: ticks at powers of two, "4K" */
   const char *const *categories; /* names along x; NULL: x is a number */
   size_t n_categories;
   const rp_series *series;

@@ -130,15 +130,14 @@ static rp_status draw(const results *r, const char *path, rp_error *err) {
     }
     series[l] = (rp_series){r->labels.name[l], x, y[l], r->patterns.n, false};
   }
-  const rp_chart c = {"Perplexity on held-out text, one model in every pattern",
-                      "pattern",
-                      "perplexity",
-                      false,
-                      true,
-                      (const char *const *)r->patterns.name,
-                      r->patterns.n,
-                      series,
-                      r->labels.n};
+  const rp_chart c = {.title = "Perplexity on held-out text, one model in every pattern",
+                      .x_label = "pattern",
+                      .y_label = "perplexity",
+                      .log_y = true,
+                      .categories = (const char *const *)r->patterns.name,
+                      .n_categories = r->patterns.n,
+                      .series = series,
+                      .n = r->labels.n};
   rp_status st = rp_chart_svg(&c, &svg, err);
   if (!st) st = rp_file_replace(path, svg, strlen(svg), false, err);
   rp_free(svg);
