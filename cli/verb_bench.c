@@ -9,15 +9,33 @@ typedef struct {
   const char *flag, *kinds;
 } belongs;
 static const belongs flag_kinds[] = {
-    {"steps", "train model"},    {"dtype", "train model"}, {"pattern", "train model"},
-    {"shard", "train"},          {"ranks", "train"},       {"deadline", "train"},
-    {"link-rate", "train"},      {"device", "kernel"},     {"model", "model"},
-    {"shape", "model"},          {"layers", "model"},      {"width", "model"},
-    {"heads", "model"},          {"kv-heads", "model"},    {"vocab", "model"},
-    {"attention-only", "model"}, {"only", "model"},        {"seq-len", "model"},
-    {"batch", "model"},          {"chunk", "model"},       {"protocol", "model"},
-    {"memory", "model"},         {"patience", "model"},    {"configs", "train model"},
-    {"config", "train model"},
+    {"steps", "train model"},
+    {"dtype", "train model layer core curve"},
+    {"pattern", "train model layer core curve"},
+    {"shard", "train"},
+    {"ranks", "train"},
+    {"deadline", "train"},
+    {"link-rate", "train"},
+    {"device", "kernel"},
+    {"model", "model layer core curve"},
+    {"shape", "model layer core curve"},
+    {"layers", "model"},
+    {"width", "model layer core curve"},
+    {"heads", "model layer core curve"},
+    {"kv-heads", "model layer core curve"},
+    {"vocab", "model"},
+    {"attention-only", "model layer core curve"},
+    {"only", "model layer core curve"},
+    {"seq-len", "model layer core curve"},
+    {"batch", "model layer core curve"},
+    {"tokens", "layer core"},
+    {"chunk", "model"},
+    {"svg", "model layer core curve"},
+    {"protocol", "model layer core"},
+    {"memory", "model layer core curve"},
+    {"patience", "model layer core curve"},
+    {"configs", "train model layer core curve"},
+    {"config", "train model layer core curve"},
 };
 
 static bool among(const char *words, const char *word) {
@@ -80,12 +98,12 @@ static int options(const cli_args *a, rp_bench_opts *o) {
   return code ? code : cli_use_threads(a);
 }
 
-enum { MOST_SIZE = 1 << 20 };
+enum { MOST_SIZE = 1 << 20, MOST_TOKENS = 1 << 30 };
 
 /* What the benchmarks of inference are told. */
 static int shape_options(const cli_args *a, rp_bench_opts *o) {
   double gib = 0;
-  int code = 0;
+  int code = 0, tokens = 0;
   o->model = cli_text(a, "model");
   o->shape = cli_text(a, "shape");
   o->attention_only = cli_has(a, "attention-only");
@@ -99,6 +117,8 @@ static int shape_options(const cli_args *a, rp_bench_opts *o) {
   if ((code = whole(a, "kv-heads", MOST_SIZE, &o->kv_heads))) return code;
   if ((code = whole(a, "vocab", MOST_SIZE, &o->vocab))) return code;
   if ((code = whole(a, "chunk", MOST_SIZE, &o->chunk))) return code;
+  if ((code = whole(a, "tokens", MOST_TOKENS, &tokens))) return code;
+  o->tokens = tokens;
   if ((code = above(a, "patience", 1e6, &o->patience))) return code;
   if ((code = above(a, "memory", 1 << 20, &gib))) return code;
   o->memory = (uint64_t)(gib * (1 << 30));
@@ -111,6 +131,14 @@ static int print(char *text) {
   fputs(text, stdout);
   rp_free(text);
   return 0;
+}
+
+/* The table, and the chart where --svg says. */
+static int print_both(const cli_args *a, char *text, char *svg) {
+  print(text);
+  const int code = svg ? cli_write_file(cli_text(a, "svg"), svg) : 0;
+  rp_free(svg);
+  return code;
 }
 
 /* The words' configuration; none: *c NULL. */
@@ -147,7 +175,10 @@ typedef struct {
   const char *name;
   rp_status (*run)(const rp_config *c, const rp_bench_opts *o, char **text, rp_error *err);
 } inference;
-static const inference kinds[] = {{"model", rp_bench_model}};
+static const inference kinds[] = {{"model", rp_bench_model},
+                                  {"layer", rp_bench_layer},
+                                  {"core", rp_bench_core},
+                                  {"curve", rp_bench_curve}};
 
 static int tell(void *ctx, int done, int of, const char *what) {
   cli_progress_update(ctx, (uint64_t)done, (uint64_t)of, what);
@@ -157,7 +188,7 @@ static int tell(void *ctx, int done, int of, const char *what) {
 static int bench_inference(const cli_args *a, rp_bench_opts *o, const inference *k) {
   rp_error err = {0};
   rp_config *c;
-  char *text = NULL;
+  char *text = NULL, *svg = NULL;
   cli_progress bar;
   int code = shape_options(a, o);
   if (!code) code = compose(a, &c);
@@ -166,10 +197,11 @@ static int bench_inference(const cli_args *a, rp_bench_opts *o, const inference 
   cli_progress_start(&bar);
   o->progress = tell;
   o->ctx = &bar;
+  if (cli_has(a, "svg")) o->svg = &svg;
   const rp_status st = k->run(c, o, &text, &err);
   cli_progress_end(&bar);
   rp_config_free(c);
-  return st ? cli_error(&err) : print(text);
+  return st ? cli_error(&err) : print_both(a, text, svg);
 }
 
 static int bench_machine(const cli_args *a, const rp_bench_opts *o) {
@@ -206,7 +238,11 @@ static const char *const subs[] = {
     "machine\trates of matrix products and of memory, by one thread and by all",
     "kernel\ttime of one op, or of all, beside plain C and against the machine",
     "train\ttokens per second of optimizer steps, and the share of the limit",
-    "model\tprefill and decode of a whole model", NULL};
+    "model\tprefill and decode of a whole model",
+    "layer\tthe same of one mixer layer",
+    "core\tthe same of what lies between its projections: gate, scan, attention",
+    "curve\ta layer over T, and the exponent of its cost for each pattern",
+    NULL};
 
 static const char *const shapes[] = {"1b", "3b", "7b", NULL};
 static const char *const phases[] = {"prefill", "decode", NULL};
@@ -269,6 +305,10 @@ static const cli_flag flags[] = {
      .type = CLI_INTS,
      .value = "LIST",
      .help = "sessions that decode together; 0: as many as fit into the memory"},
+    {.name = "tokens",
+     .type = CLI_INT,
+     .value = "N",
+     .help = "layer, core: tokens of a prefill, as sequences of T (default: one sequence)"},
     {.name = "chunk",
      .type = CLI_INT,
      .value = "N",
@@ -277,7 +317,8 @@ static const cli_flag flags[] = {
      .type = CLI_TEXT,
      .value = "NAME",
      .choices = protocols,
-     .help = "paper: the lists of the paper's measurements; model: decode of the last 1024 of T "
+     .help = "paper: the lists of the paper's measurements: layer, core: 262144 tokens at T = 4096 "
+             "... 262144, decode of 64 ... 4096 sessions; model: decode of the last 1024 of T "
              "positions at the largest batch that fits"},
     {.name = "memory",
      .type = CLI_REAL,
@@ -286,7 +327,12 @@ static const cli_flag flags[] = {
     {.name = "patience",
      .type = CLI_REAL,
      .value = "S",
-     .help = "leave out what takes longer than this at the machine's limit (default: 60)"},
+     .help = "leave out what takes longer than this at the machine's limit (default: 60; curve: "
+             "300)"},
+    {.name = "svg",
+     .type = CLI_TEXT,
+     .value = "FILE",
+     .help = "also draw cost over T as a log-log chart with fitted exponents"},
     {.name = "shard",
      .type = CLI_TEXT,
      .value = "STRATEGY",
@@ -306,7 +352,9 @@ static const cli_flag flags[] = {
 
 const cli_verb cli_verb_bench = {
     .name = "bench",
-    .usage = "machine | kernel [NAME] | train | model [experiment=NAME key=value ...]",
+    .usage =
+        "machine | kernel [NAME] | train | model | layer | core | curve [experiment=NAME "
+        "key=value ...]",
     .summary = "measure this machine, the kernels, training and inference against the machine",
     .detail =
         "Every speed is printed beside the limit it stands against, measured in the same run: keep "
@@ -314,18 +362,22 @@ const cli_verb cli_verb_bench = {
         "of the configuration's model, batch and sequence length or, without one, of 12 layers, "
         "d=768, 6 heads of 128, V=32000, T=1024, batch 4.\n"
         "\n"
-        "`bench model` takes a model, a configuration or a shape (random weights). Its limit is "
-        "the "
-        "larger of counted FLOPs at the product rate and, in a decode, bytes of weights and cache "
-        "at the memory read rate. A decode stands behind its keys without a prefill. What does not "
-        "fit into the memory or takes too long is left out, with a line that says so; exit code 4 "
-        "when nothing fits.\n"
+        "`bench model`, `layer`, `core` and `curve` take a model, a configuration or a shape "
+        "(random weights). Their limit is the larger of counted FLOPs at the product rate and, in "
+        "a decode, bytes of weights and cache at the memory read rate. A decode stands behind its "
+        "keys without a prefill. What does not fit into the memory or takes too long is left out, "
+        "with a line that says so; exit code 4 when nothing fits. Of a layer one head may stand "
+        "for "
+        "all: where all take over a minute at the limit or more memory than there is.\n"
         "\n"
         "  ratplus bench machine\n"
         "  ratplus bench kernel attend\n"
         "  ratplus bench train --dtype bfloat16 --pattern 'D=1;D=16,W=256'\n"
         "  ratplus bench model --shape 1b --seq-len 4096,16384 --batch 1,8,32\n"
-        "  ratplus bench model --model runs/first --protocol paper",
+        "  ratplus bench model --model runs/first --protocol paper\n"
+        "  ratplus bench layer --shape 7b --protocol paper\n"
+        "  ratplus bench core --seq-len 4096 --batch 1,64 --only decode --pattern 'D=1;D=16'\n"
+        "  ratplus bench curve --svg curve.svg",
     .flags = flags,
     .subs = subs,
     .takes = CLI_TAKES_PLAIN | CLI_TAKES_WORDS,

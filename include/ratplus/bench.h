@@ -29,7 +29,7 @@ typedef struct {
   rp_ranks *ranks;
   int shard;
   /* model, layer, core, curve: the shape, where no configuration and no model says it. */
-  const char *model; /* model: what rp_model_open takes; NULL: random weights */
+  const char *model; /* what rp_model_open takes; NULL: random weights */
   const char *shape; /* "1b", "3b", "7b"; NULL: 1b. What follows replaces parts of it; 0: its own */
   int layers, width, heads, kv_heads, vocab;
   int attention_only; /* no recurrence */
@@ -48,6 +48,8 @@ typedef struct {
   /* Before each figure: which of how many, and what; nonzero: stop (RP_STOPPED). NULL: none. */
   int (*progress)(void *ctx, int done, int of, const char *what);
   void *ctx;
+  /* Gets cost over T as a log-log chart with the fitted exponents, SVG (free with rp_free); NULL: none. */
+  char **svg;
 } rp_bench_opts;
 RP_API void rp_bench_defaults(rp_bench_opts *o);
 
@@ -74,6 +76,19 @@ RP_API rp_status rp_bench_train(const rp_config *c, const rp_bench_opts *o, char
  *
  * A whole model, with an engine and sessions. A decode stands behind T keys without a prefill. */
 RP_API rp_status rp_bench_model(const rp_config *c, const rp_bench_opts *o, char **text,
+                                rp_error *err);
+/* The mixer of one layer with random weights (of a model only the shape is read): norm, projection,
+ * gate, scan and rotation, attention, output gate, projection. A prefill is whole sequences in one call;
+ * a decode the last of T positions, its weights and caches read from memory. Where all heads do not fit
+ * into the memory or take over a minute, one head is timed and counted for all. */
+RP_API rp_status rp_bench_layer(const rp_config *c, const rp_bench_opts *o, char **text,
+                                rp_error *err);
+/* What lies between its projections: gate, scan and rotation, and attention, whose time is also told
+ * alone. */
+RP_API rp_status rp_bench_core(const rp_config *c, const rp_bench_opts *o, char **text,
+                               rp_error *err);
+/* A layer over T = 4096 ... 262144, and the exponent of its cost in T for each pattern. */
+RP_API rp_status rp_bench_curve(const rp_config *c, const rp_bench_opts *o, char **text,
                                 rp_error *err);
 
 #ifdef __cplusplus

@@ -2,8 +2,8 @@
 #include "base/cpu.h"
 #include "base/log.h"
 #include "base/rng.h"
+#include "bench/cost_lines.h"
 #include "bench/rate.h"
-#include "bench/work.h"
 #include "model/cost.h"
 #include "session/engine.h"
 
@@ -16,7 +16,7 @@ static const rp_work_kind kind = {.name = "model",
                                   .seconds = 3,
                                   .patience = 60};
 
-enum { CHUNK = 512, STEPS = 16, PAPER_STEPS = 1024, MOST_BATCH = 1 << 16 };
+enum { CHUNK = 512, STEPS = 16, PAPER_STEPS = 1024 };
 
 /* A model in one dtype. */
 typedef struct {
@@ -57,21 +57,14 @@ static rp_status need_of(const bench *b, const rp_pats *p, int64_t T, int64_t ba
   return RP_OK;
 }
 
-/* The largest batch that fits; 0: none. */
-static rp_status largest(const bench *b, const rp_pats *p, int64_t T, int64_t *batch,
-                         rp_error *err) {
-  int64_t low = 0, high = MOST_BATCH;
-  while (low < high) {
-    const int64_t mid = low + (high - low + 1) / 2;
-    double need;
-    RP_TRY(need_of(b, p, T, mid, &need, err));
-    if (need <= (double)b->w->memory)
-      low = mid;
-    else
-      high = mid - 1;
-  }
-  *batch = low;
-  return RP_OK;
+typedef struct {
+  const bench *b;
+  const rp_pats *p;
+  int64_t T;
+} question;
+static rp_status need_at(void *ctx, int64_t batch, double *need, rp_error *err) {
+  const question *a = ctx;
+  return need_of(a->b, a->p, a->T, batch, need, err);
 }
 
 /* ---- an engine with sessions ---- */
@@ -236,12 +229,12 @@ static rp_status figure(bench *b, rp_figure *f, const char *pattern, rp_error *e
   rp_snprintf(f->pattern, sizeof f->pattern, "%s", pattern);
   f->dtype = b->dtype;
   RP_GO(rp_pats_parse(&p, pattern, b->m->N, b->m->Hk, err));
-  if (!f->batch) RP_GO(largest(b, &p, f->T, &f->batch, err));
+  if (!f->batch) RP_GO(rp_work_largest(b->w, need_at, &(question){b, &p, f->T}, &f->batch, err));
   if (!f->batch) f->batch = 1; /* does not fit either, and is told */
   RP_GO(rp_work_progress(b->w, b->done++, b->of, f, err));
   (f->decode ? count_decode : count_prefill)(b, f, &p);
   RP_GO(need_of(b, &p, f->T, f->batch, &need, err));
-  RP_GO(rp_work_fits(b->w, f, b->l, need, b->all, &fits, err));
+  RP_GO(rp_work_fits(b->w, f, rp_figure_limit(f, b->l), need, b->all, &fits, err));
   if (fits) RP_GO(measure(b, f, &p, pattern, err));
 fail:
   rp_pats_free(&p);
@@ -319,7 +312,6 @@ fail:
 static rp_status every_dtype(const rp_work *w, rp_figures *all, char **text, rp_error *err) {
   rp_limits l = {0};
   rp_status st = RP_OK;
-  char *head = NULL;
   const int dtypes = w->dtypes ? w->dtypes : 1;
   const int each =
       w->Ts * w->patterns * (rp_work_does(w, false) + rp_work_does(w, true) * w->batches);
@@ -332,11 +324,8 @@ static rp_status every_dtype(const rp_work *w, rp_figures *all, char **text, rp_
     RP_GO(in_dtype(&b, !w->dtypes, err));
   }
   RP_GO(rp_work_any(w, all, err));
-  head = rp_work_head(w, b.m);
-  if (!head) RP_GO(rp_fail_memory(err, 512, "the benchmark's table"));
-  RP_GO(rp_figures_report(all, &l, head, w->o.json, text, err));
+  RP_GO(rp_work_report(w, b.m, all, &l, text, err));
 fail:
-  rp_free(head);
   rp_model_close(b.model);
   rp_device_close(b.d);
   return st;

@@ -195,22 +195,7 @@ fail:
 
 static rp_status default_task(task *t, rp_error *err) {
   *t = (task){.batch = 4, .T = 1024, .clip = 1, .shard = RP_SHARD_NONE};
-  t->m = (rp_model_settings){.N = 12,
-                             .d = 768,
-                             .f = 3072,
-                             .V = 32000,
-                             .H = 6,
-                             .Hk = 6,
-                             .h = 128,
-                             .act = RP_ACT_GELU,
-                             .init_range = 0.02,
-                             .apply_re = true,
-                             .joint_train = true,
-                             .tied = true,
-                             .rope = true,
-                             .rope_base = 10000,
-                             .rope_scale = 1,
-                             .max_seq_len = 1024};
+  t->m = rp_bench_shape(12, 768);
   t->optim = (rp_optim_settings){.name = RP_OPT_ADAMW,
                                  .lr = 1e-4,
                                  .weight_decay = 0.1,

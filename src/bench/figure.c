@@ -1,6 +1,7 @@
 #include "bench/figure.h"
 
 #include "base/json.h"
+#include "base/log.h"
 #include "bench/rate.h"
 
 /* Whoever gives little time gets a rough answer: a smaller product, and not twice. */
@@ -14,6 +15,10 @@ rp_status rp_limits_measure(rp_limits *l, rp_dtype dtype, double seconds, rp_err
   if (product > *best) *best = product;
   if (read > l->read) l->read = read;
   return RP_OK;
+}
+
+const char *rp_figure_work(const rp_figure *f) {
+  return f->work ? f->work : f->decode ? "decode" : "prefill";
 }
 
 double rp_figure_limit(const rp_figure *f, const rp_limits *l) {
@@ -51,17 +56,14 @@ void rp_figures_free(rp_figures *all) {
   *all = (rp_figures){0};
 }
 
-enum { MOST_RUNS = 1024 };
-
 rp_status rp_figure_time(rp_figure *f, rp_timed run, void *ctx, double seconds, int most,
                          rp_error *err) {
-  double took[MOST_RUNS], spent = 0;
+  double took[RP_FIGURE_RUNS];
+  const double from = rp_now();
   int n = 0;
-  if (most > MOST_RUNS) most = MOST_RUNS;
-  for (bool done = false; n < most && !done && (n == 0 || spent < seconds); n++) {
+  if (most > RP_FIGURE_RUNS) most = RP_FIGURE_RUNS;
+  for (bool done = false; n < most && !done && (n == 0 || rp_now() - from < seconds); n++)
     RP_TRY(run(ctx, &took[n], &done, err));
-    spent += took[n];
-  }
   f->seconds = rp_bench_median(took, n); /* sorts */
   f->least = took[0];
   f->most = took[n - 1];
@@ -84,32 +86,35 @@ static void add_head(rp_str *b, const rp_limits *l) {
 }
 
 static void add_line(rp_str *b, const rp_figure *f, const rp_limits *l) {
-  char cache[32];
+  char cache[32], attend[48] = "";
   rp_format_bytes(cache, f->cache);
-  rp_str_addf(b, "%-8s %-9s %-12s %6lld %6lld %10.1f %10.3f %7.4g..%-7.4g %11s %5.1f%% %s%s\n",
-              f->decode ? "decode" : "prefill", rp_dtype_name(f->dtype), f->pattern,
-              (long long)f->T, (long long)f->batch, f->tokens / f->seconds, f->seconds * 1e3,
-              f->least * 1e3, f->most * 1e3, f->cache > 0 ? cache : "-",
-              100 * rp_figure_limit(f, l) / f->seconds, by_memory(f, l) ? "memory" : "products",
-              f->heads ? " (one head)" : "");
+  if (f->attend > 0) rp_snprintf(attend, sizeof attend, ", attend %.3f ms", f->attend * 1e3);
+  rp_str_addf(b, "%-8s %-9s %-12s %6lld %6lld %10.1f %10.3f %7.4g..%-7.4g %11s %5.1f%% %s%s%s\n",
+              rp_figure_work(f), rp_dtype_name(f->dtype), f->pattern, (long long)f->T,
+              (long long)f->batch, f->tokens / f->seconds, f->seconds * 1e3, f->least * 1e3,
+              f->most * 1e3, f->cache > 0 ? cache : "-", 100 * rp_figure_limit(f, l) / f->seconds,
+              by_memory(f, l) ? "memory" : "products", f->one_head ? " (one head)" : "", attend);
 }
 
 static void add_json(rp_str *b, const rp_figure *f, const rp_limits *l) {
-  rp_str_addf(b, "{\"work\":\"%s\",\"dtype\":\"%s\",\"pattern\":", f->decode ? "decode" : "prefill",
+  rp_str_addf(b, "{\"work\":\"%s\",\"dtype\":\"%s\",\"pattern\":", rp_figure_work(f),
               rp_dtype_name(f->dtype));
   rp_json_add_string(b, f->pattern);
   rp_str_addf(b,
               ",\"seq_len\":%lld,\"batch\":%lld,\"one_head\":%s,\"tokens_per_second\":%.6g,"
               "\"seconds\":%.6g,\"least\":%.6g,\"most\":%.6g,\"runs\":%d,\"flops\":%.17g,"
               "\"bytes\":%.17g,\"cache_bytes\":%.17g,\"limit_seconds\":%.6g,\"limit\":\"%s\","
-              "\"share\":%.4g}",
-              (long long)f->T, (long long)f->batch, f->heads ? "true" : "false",
+              "\"share\":%.4g",
+              (long long)f->T, (long long)f->batch, f->one_head ? "true" : "false",
               f->tokens / f->seconds, f->seconds, f->least, f->most, f->runs, f->flops, f->bytes,
               f->cache, rp_figure_limit(f, l), by_memory(f, l) ? "memory" : "products",
               rp_figure_limit(f, l) / f->seconds);
+  if (f->attend > 0) rp_str_addf(b, ",\"attend_seconds\":%.6g", f->attend);
+  rp_str_add(b, "}");
 }
 
-static void add_all_json(rp_str *b, const rp_figures *all, const rp_limits *l, const char *head) {
+static void add_all_json(rp_str *b, const rp_figures *all, const rp_limits *l, const char *head,
+                         const char *more) {
   rp_str_addf(b, "{%s", head);
   for (int i = 0; i < 2; i++)
     if (l->product[i] > 0)
@@ -119,7 +124,7 @@ static void add_all_json(rp_str *b, const rp_figures *all, const rp_limits *l, c
     if (i) rp_str_add(b, ",");
     add_json(b, &all->at[i], l);
   }
-  rp_str_add(b, "],\"left_out\":[");
+  rp_str_addf(b, "]%s%s,\"left_out\":[", more ? "," : "", more ? more : "");
   for (size_t i = 0; i < all->notes; i++) {
     if (i) rp_str_add(b, ",");
     rp_json_add_string(b, all->note[i]);
@@ -127,15 +132,16 @@ static void add_all_json(rp_str *b, const rp_figures *all, const rp_limits *l, c
   rp_str_add(b, "]}\n");
 }
 
-rp_status rp_figures_report(const rp_figures *all, const rp_limits *l, const char *head, int json,
-                            char **text, rp_error *err) {
+rp_status rp_figures_report(const rp_figures *all, const rp_limits *l, const char *head,
+                            const char *more, int json, char **text, rp_error *err) {
   rp_str b = {0};
   if (json) {
-    add_all_json(&b, all, l, head);
+    add_all_json(&b, all, l, head, more);
   } else {
     rp_str_addf(&b, "%s\n", head);
     add_head(&b, l);
     for (size_t i = 0; i < all->n; i++) add_line(&b, &all->at[i], l);
+    if (more) rp_str_add(&b, more);
     for (size_t i = 0; i < all->notes; i++) rp_str_addf(&b, "%s\n", all->note[i]);
   }
   *text = rp_str_take(&b);

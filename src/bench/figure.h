@@ -20,17 +20,20 @@ typedef struct {
 rp_status rp_limits_measure(rp_limits *l, rp_dtype dtype, double seconds, rp_error *err);
 
 typedef struct {
-  bool decode; /* else prefill */
+  bool decode;      /* else prefill */
+  const char *work; /* what it is called; NULL: "prefill" or "decode" */
   rp_dtype dtype;
   char pattern[64]; /* as it was asked for, cut where it is longer */
   int64_t T; /* prefill: tokens of a sequence; decode: positions, of which the last are timed */
   int64_t batch;
-  int heads;                   /* 1: one head was timed and counted for all; 0: the whole */
-  double tokens;               /* new tokens of one run */
+  bool one_head; /* one key-value head with its queries was timed and counted for all */
+  double tokens; /* new tokens of one run */
   double flops, bytes, cache;  /* of one run; bytes read (decode), bytes of cache afterwards */
   double seconds, least, most; /* of one run: median, and the two ends */
+  double attend;               /* of it in the attention op; 0: not told apart */
   int runs;
 } rp_figure;
+const char *rp_figure_work(const rp_figure *f);
 /* Seconds that the limits allow. */
 double rp_figure_limit(const rp_figure *f, const rp_limits *l);
 
@@ -46,12 +49,15 @@ void rp_figures_free(rp_figures *all); /* {0} is fine */
 
 /* One run of the work, timed; *done false: there are no more. */
 typedef rp_status (*rp_timed)(void *ctx, double *seconds, bool *done, rp_error *err);
-/* Runs until `seconds` are used or `most` runs are made, at least one; median and ends. */
+enum { RP_FIGURE_RUNS = 1024 };
+/* Runs until `seconds` are over or `most` runs are made (at most RP_FIGURE_RUNS), at least one; median
+ * and ends. */
 rp_status rp_figure_time(rp_figure *f, rp_timed run, void *ctx, double seconds, int most,
                          rp_error *err);
 
-/* A table, or JSON with `head` (members of an object, without braces) in front of the figures. */
-rp_status rp_figures_report(const rp_figures *all, const rp_limits *l, const char *head, int json,
-                            char **text, rp_error *err);
+/* A table, or JSON with `head` (members of an object, without braces) in front of the figures and `more`
+ * (NULL: nothing) behind them. */
+rp_status rp_figures_report(const rp_figures *all, const rp_limits *l, const char *head,
+                            const char *more, int json, char **text, rp_error *err);
 
 #endif

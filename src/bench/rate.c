@@ -27,15 +27,19 @@ void rp_bench_box_close(rp_bench_box *b) {
   *b = (rp_bench_box){0};
 }
 
-/* Numbers of the size that weights and activations have: rates depend on zeros and subnormals. */
-static void fill(rp_bench_box *b, rp_tensor t, int64_t n) {
+/* A beginning that is uploaded and then doubled by the device. */
+void rp_bench_fill(rp_queue *q, rp_tensor t, int64_t n, double spread) {
   enum { CHUNK = 4096 };
   float x[CHUNK];
   rp_rng r;
+  const size_t each = (size_t)rp_dtype_bytes(t.dtype);
   rp_rng_init(&r, 1, RP_RNG_BENCH, 0);
-  for (int i = 0; i < CHUNK; i++) x[i] = (float)rp_rng_normal(&r);
-  for (int64_t at = 0; at < n; at += CHUNK)
-    rp_upload_as(b->q, rp_tensor_at(t, at), x, RP_F32, n - at < CHUNK ? n - at : CHUNK);
+  for (int i = 0; i < CHUNK; i++) x[i] = (float)(spread * rp_rng_normal(&r));
+  rp_upload_as(q, t, x, RP_F32, n < CHUNK ? n : CHUNK);
+  for (int64_t at = CHUNK; at < n; at *= 2)
+    rp_op_copy(q, &(rp_copy_args){.dst = rp_tensor_at(t, at).p,
+                                  .src = t.p,
+                                  .bytes = (size_t)(n - at < at ? n - at : at) * each});
 }
 
 rp_status rp_bench_product_rate(rp_device_kind kind, rp_dtype dtype, double seconds, double *rate,
@@ -58,8 +62,8 @@ rp_status rp_bench_product_rate(rp_device_kind kind, rp_dtype dtype, double seco
                           .c = {rp_ptr_add(b.memory, n * 16), real}};
   double best = 0;
   const double from = rp_now();
-  fill(&b, a.a, (int64_t)n);
-  fill(&b, a.b, (int64_t)n);
+  rp_bench_fill(b.q, a.a, (int64_t)n, 1);
+  rp_bench_fill(b.q, a.b, (int64_t)n, 1);
   RP_GO(rp_queue_reserve(b.q, rp_op_scratch(b.d, RP_OP_gemm, &a), err));
   for (int i = 0; i < 3 || rp_now() - from < seconds; i++) {
     const double t = rp_now();
@@ -106,7 +110,7 @@ static double copy_once(uint64_t *y, const uint64_t *x, int64_t n, int threads) 
 }
 
 rp_status rp_bench_memory_rate(double seconds, double *read, double *copy, rp_error *err) {
-  const size_t bytes = (size_t)256 << 20;
+  const size_t bytes = seconds < RP_BENCH_ROUGH ? RP_BENCH_COLD / 4 : RP_BENCH_COLD;
   const int64_t n = (int64_t)(bytes / sizeof(uint64_t));
   const int threads = rp_threads();
   uint64_t *x = rp_malloc(bytes, 1), *y = rp_malloc(bytes, 1), sum = 0;
@@ -131,6 +135,23 @@ fail:
   rp_free(x);
   rp_free(y);
   return st;
+}
+
+rp_status rp_bench_cold_open(rp_bench_cold *c, rp_error *err) {
+  const int64_t n = RP_BENCH_COLD / (int64_t)sizeof *c->at;
+  *c = (rp_bench_cold){.at = rp_malloc(RP_BENCH_COLD, 1)};
+  if (!c->at) return rp_fail_memory(err, RP_BENCH_COLD, "memory to read between two runs");
+  for (int64_t i = 0; i < n; i++) c->at[i] = (uint64_t)i;
+  return RP_OK;
+}
+
+void rp_bench_cold_run(rp_bench_cold *c) {
+  read_once(c->at, RP_BENCH_COLD / (int64_t)sizeof *c->at, rp_threads(), &c->sum);
+}
+
+void rp_bench_cold_close(rp_bench_cold *c) {
+  rp_free(c->at);
+  *c = (rp_bench_cold){0};
 }
 
 static int compare(const void *a, const void *b) {

@@ -4,6 +4,9 @@
 
 #include "base/cpu.h"
 #include "base/json.h"
+#include "model/store.h"
+
+enum { MOST_BATCH = 1 << 16 };
 
 /* ---- words ---- */
 
@@ -37,23 +40,35 @@ typedef struct {
   int N, d;
 } known;
 
+/* Heads, FFN and patterns follow from the width. */
+static void of_width(rp_model_settings *m) {
+  m->H = m->Hk = m->d % 128 ? 1 : m->d / 128;
+  m->h = m->d / m->H;
+  m->f = 4 * m->d;
+}
+
+rp_model_settings rp_bench_shape(int N, int d) {
+  rp_model_settings m = {.N = N,
+                         .d = d,
+                         .V = 32000,
+                         .act = RP_ACT_GELU,
+                         .init_range = 0.02,
+                         .apply_re = true,
+                         .joint_train = true,
+                         .tied = true,
+                         .rope = true,
+                         .rope_base = 10000,
+                         .rope_scale = 1,
+                         .max_seq_len = 4096};
+  of_width(&m);
+  return m;
+}
+
 static rp_status named_shape(rp_model_settings *m, const char *name, rp_error *err) {
   static const known shapes[] = {{"1b", 24, 2048}, {"3b", 28, 2560}, {"7b", 32, 4096}};
   for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
     if (strcmp(name, shapes[i].name)) continue;
-    *m = (rp_model_settings){.N = shapes[i].N,
-                             .d = shapes[i].d,
-                             .V = 32000,
-                             .h = 128,
-                             .act = RP_ACT_GELU,
-                             .init_range = 0.02,
-                             .apply_re = true,
-                             .joint_train = true,
-                             .tied = true,
-                             .rope = true,
-                             .rope_base = 10000,
-                             .rope_scale = 1,
-                             .max_seq_len = 4096};
+    *m = rp_bench_shape(shapes[i].N, shapes[i].d);
     return RP_OK;
   }
   return rp_fail(err, RP_USAGE, "--shape %s: choose 1b, 3b or 7b", name);
@@ -72,18 +87,34 @@ static rp_status own_shape(rp_model_settings *m, const rp_bench_opts *o, rp_erro
   RP_TRY(part("layers", o->layers, &m->N, err));
   RP_TRY(part("width", o->width, &m->d, err));
   RP_TRY(part("vocab", o->vocab, &m->V, err));
-  m->H = m->d % 128 ? 1 : m->d / 128;
+  of_width(m);
   RP_TRY(part("heads", o->heads, &m->H, err));
   m->Hk = m->H;
   RP_TRY(part("kv-heads", o->kv_heads, &m->Hk, err));
   m->h = m->d / m->H;
-  m->f = 4 * m->d;
   m->apply_re = !o->attention_only;
   if (m->d % m->H || m->h % 2)
     return rp_fail(err, RP_USAGE, "a width of %d is not %d heads of an even width", m->d, m->H);
   if (m->H % m->Hk)
     return rp_fail(err, RP_USAGE, "%d query heads cannot share %d key-value heads", m->H, m->Hk);
   return RP_OK;
+}
+
+static rp_status config_shape(rp_model_settings *m, const rp_config *c, rp_error *err) {
+  rp_settings s;
+  RP_TRY(rp_settings_read(&s, c, 1, err));
+  *m = s.model;
+  s.model.pats = (rp_pats){0};
+  rp_settings_free(&s);
+  return RP_OK;
+}
+
+static rp_status file_shape(rp_model_settings *m, const char *path, rp_error *err) {
+  rp_store *s;
+  RP_TRY(rp_store_open(&s, path, err));
+  const rp_status st = rp_store_model(s, NULL, 0, m, err);
+  rp_store_close(s);
+  return st;
 }
 
 static bool told_shape(const rp_bench_opts *o) {
@@ -98,15 +129,16 @@ static rp_status read_shape(rp_work *w, const rp_config *c, rp_error *err) {
                    c ? "configuration" : "model");
   if (c && w->o.model)
     return rp_fail(err, RP_USAGE, "--model and a configuration: give one of the two");
-  if (w->o.model) return RP_OK;
-  if (c) {
-    rp_settings s;
-    RP_TRY(rp_settings_read(&s, c, 1, err));
-    w->m = s.model;
-    s.model.pats = (rp_pats){0};
-    rp_settings_free(&s);
-  } else {
-    RP_TRY(own_shape(&w->m, &w->o, err));
+  if (w->o.model && !w->kind->one_layer) return RP_OK;
+  RP_TRY(w->o.model ? file_shape(&w->m, w->o.model, err)
+         : c        ? config_shape(&w->m, c, err)
+                    : own_shape(&w->m, &w->o, err));
+  if (w->kind->one_layer) {
+    if (w->m.cell == RP_CELL_IDENTITY)
+      return rp_fail(err, RP_USAGE, "bench %s: layers of this kind (identity) have no mixer",
+                     w->kind->name);
+    w->m.N = 1;
+    w->m.f = 0;
   }
   rp_pats_free(&w->m.pats);
   return rp_pats_uniform(&w->m.pats, (rp_pat){1, 0, 0}, w->m.N, w->m.Hk, err);
@@ -137,7 +169,8 @@ static rp_status read_dtypes(rp_work *w, rp_error *err) {
   char *words[RP_WORK_MOST] = {0};
   int n = 0;
   rp_status st = RP_OK;
-  const char *text = w->o.dtypes ? w->o.dtypes : w->o.model ? NULL : "bfloat16";
+  const bool own = w->o.model && !w->kind->one_layer;
+  const char *text = w->o.dtypes ? w->o.dtypes : own ? NULL : "bfloat16";
   if (!text) return RP_OK;
   RP_GO(rp_bench_split(text, ',', words, &n, err));
   if (n > 2) RP_GO(rp_fail(err, RP_USAGE, "--dtype %s: at most two types", text));
@@ -157,12 +190,12 @@ static rp_status read_lists(rp_work *w, rp_error *err) {
   RP_TRY(read_numbers("seq-len", w->o.seq_lens, w->o.n_seq_lens, paper ? k->paper_T : k->T, 2,
                       (1 << 30) - 1, w->T, &w->Ts, err));
   return read_numbers("batch", w->o.batches, w->o.n_batches, paper ? k->paper_batch : k->batch, 0,
-                      1 << 16, w->batch, &w->batches, err);
+                      MOST_BATCH, w->batch, &w->batches, err);
 }
 
 /* Patterns are told apart before anything is measured. */
 static rp_status check_patterns(const rp_work *w, rp_error *err) {
-  for (int i = 0; i < w->patterns && !w->o.model; i++) {
+  for (int i = 0; i < w->patterns && (w->kind->one_layer || !w->o.model); i++) {
     rp_pats p = {0};
     RP_TRY(rp_pats_parse(&p, w->pattern[i], w->m.N, w->m.Hk, err));
     rp_pats_free(&p);
@@ -200,8 +233,9 @@ bool rp_work_does(const rp_work *w, bool decode) {
 /* ---- what is said ---- */
 
 void rp_work_name(char out[160], const rp_figure *f) {
-  rp_snprintf(out, 160, "%s %s %s, T=%lld, batch %lld", f->decode ? "decode" : "prefill",
-              rp_dtype_name(f->dtype), f->pattern, (long long)f->T, (long long)f->batch);
+  rp_snprintf(out, 160, "%s %s %s, T=%lld, batch %lld%s", f->decode ? "decode" : "prefill",
+              rp_dtype_name(f->dtype), f->pattern, (long long)f->T, (long long)f->batch,
+              f->one_head ? ", one head alone" : "");
 }
 
 rp_status rp_work_progress(const rp_work *w, int done, int of, const rp_figure *f, rp_error *err) {
@@ -222,20 +256,26 @@ char *rp_work_head(const rp_work *w, const rp_model_settings *m) {
                 w->kind->name, m->N, m->d, m->H, m->Hk, m->h, m->f, m->V,
                 m->apply_re ? "true" : "false", rp_threads());
     rp_json_add_string(&b, rp_cpu()->name);
-  } else {
-    rp_str_addf(&b,
-                "%s: %d layers, d=%d, %d heads of %d (%d key-value), f=%d, V=%d%s; %s, %d "
-                "threads",
-                w->kind->name, m->N, m->d, m->H, m->h, m->Hk, m->f, m->V,
-                m->apply_re ? "" : ", attention only", rp_cpu()->name, rp_threads());
+    return rp_str_take(&b);
   }
+  return rp_work_title(w, m);
+}
+
+char *rp_work_title(const rp_work *w, const rp_model_settings *m) {
+  rp_str b = {0};
+  rp_str_addf(&b, "%s: ", w->kind->name);
+  if (!w->kind->one_layer) rp_str_addf(&b, "%d layers, ", m->N);
+  rp_str_addf(&b, "d=%d, %d heads of %d", m->d, m->H, m->h);
+  if (m->Hk != m->H) rp_str_addf(&b, " (%d key-value)", m->Hk);
+  if (!w->kind->one_layer) rp_str_addf(&b, ", f=%d, V=%d", m->f, m->V);
+  rp_str_addf(&b, "%s; %s, %d thread%s", m->apply_re ? "" : ", attention only", rp_cpu()->name,
+              rp_threads(), rp_threads() == 1 ? "" : "s");
   return rp_str_take(&b);
 }
 
-rp_status rp_work_fits(const rp_work *w, const rp_figure *f, const rp_limits *l, double need,
+rp_status rp_work_fits(const rp_work *w, const rp_figure *f, double limit, double need,
                        rp_figures *all, bool *fits, rp_error *err) {
   char name[160], takes[32], there[32];
-  const double limit = rp_figure_limit(f, l);
   rp_work_name(name, f);
   *fits = need <= (double)w->memory && limit <= w->o.patience;
   if (need > (double)w->memory) {
@@ -248,6 +288,22 @@ rp_status rp_work_fits(const rp_work *w, const rp_figure *f, const rp_limits *l,
   return rp_figures_note(all, err,
                          "left out: %s takes %.3g s at the machine's limit, beyond --patience %g",
                          name, limit, w->o.patience);
+}
+
+rp_status rp_work_largest(const rp_work *w, rp_work_need need, void *ctx, int64_t *batch,
+                          rp_error *err) {
+  int64_t low = 0, high = MOST_BATCH;
+  while (low < high) {
+    const int64_t mid = low + (high - low + 1) / 2;
+    double bytes;
+    RP_TRY(need(ctx, mid, &bytes, err));
+    if (bytes <= (double)w->memory)
+      low = mid;
+    else
+      high = mid - 1;
+  }
+  *batch = low;
+  return RP_OK;
 }
 
 rp_status rp_work_any(const rp_work *w, const rp_figures *all, rp_error *err) {

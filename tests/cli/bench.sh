@@ -55,6 +55,66 @@ says "weights that do not fit" 4 "" "the weights of this shape take" \
 says "a cache that does not fit" 4 "" "nothing is left to measure" \
   "$R" bench model $small --only decode --seq-len 100000 --batch 64 --memory 0.1
 
+# One mixer layer: 6 d^2 weights; its core reads four of the five parts of the projection.
+one="--width 128 --heads 4 --seconds 0.01 --dtype float32"
+layer=$((6 * 128 * 128))
+flops=$((2 * layer + 4 * 64 * 128))
+bytes=$((4 * layer + 63 * 2 * 128 * 4))
+says "a layer's decode, its FLOPs and bytes" 0 "\"flops\":$flops,\"bytes\":$bytes," "" \
+  "$R" bench layer $one --only decode --seq-len 64 --pattern D=1 --json
+flops=$((2 * 64 * 2 * layer + 2 * 4 * 128 * 64 * 65 / 2))
+says "a layer's prefill of two sequences" 0 "\"flops\":$flops,\"bytes\":0," \
+  "" "$R" bench layer $one --only prefill --seq-len 64 --tokens 128 --pattern D=1 --json
+flops=$((3 * 4 * (7 + 5) * 128)) # T=64: eight dilated, of which one is in the window of five
+bytes=$((3 * (7 + 4) * 2 * 128 * 4)) # T=63: seven dilated are older than the window's four
+says "a core's decode of three sessions" 0 "\"flops\":$flops,\"bytes\":$bytes," "" \
+  "$R" bench core $one --only decode --seq-len 64 --batch 3 --pattern D=8,W=4 --json
+flops=$((4 * 128 * 64 * 65 / 2))
+bytes=$((64 * 4 * 128 * 4))
+says "a core's prefill" 0 "\"flops\":$flops,\"bytes\":$bytes," "" \
+  "$R" bench core $one --only prefill --seq-len 64 --pattern D=1 --json
+says "a layer in two types and a pattern for each head" 0 "decode   float32   D={1:1,8:3}" "" \
+  "$R" bench layer --width 128 --heads 4 --seconds 0.01 --dtype bfloat16,float32 --seq-len 48 \
+  --pattern 'D={1:1,8:3}'
+says "a layer without the recurrence" 0 "attention only" "" \
+  "$R" bench layer $one --attention-only --kv-heads 2 --seq-len 32
+says "a layer of a configuration" 0 "prefill" "*" "$R" bench layer --config "$tiny" --seq-len 16 --seconds 0.01
+says "one head where all do not fit" 0 "(one head)" "" \
+  "$R" bench core --width 1024 --heads 8 --seconds 0.01 --only prefill --seq-len 1024 --memory 0.01 --pattern D=1
+says "the paper's lists, and what is left out of them" 0 "left out: decode float32 D=1, T=512, batch 4096" "" \
+  "$R" bench layer $one --protocol paper --only decode --seq-len 512 --pattern D=1 --memory 0.5
+says "as many sessions as fit" 0 "decode   float32   D=8 " "" \
+  "$R" bench core $one --only decode --seq-len 40 --batch 0 --memory 0.28 --pattern D=8
+says "what no call can hold" 4 "" "one head alone takes 29.80 PiB of memory" \
+  "$R" bench core --only decode --seq-len 1000000000 --batch 65536 --pattern D=1 --seconds 0.01
+says "sequences that no call can hold" 4 "" "of memory" \
+  "$R" bench layer $one --only prefill --seq-len 1073741823 --tokens 1073741824 --pattern D=1
+
+says "cost over T and its exponents" 0 "cost ~ T^e" "" \
+  "$R" bench curve $one --seq-len 32,64,128 --pattern 'D=1;D=8'
+says "the same as JSON and as a chart" 0 '"curves":[{"work":"prefill","dtype":"float32","pattern":"D=1"' \
+  "wrote curve.svg" "$R" bench curve $one --seq-len 32,64,128 --pattern 'D=1;D=8' --json --svg curve.svg
+check "the chart has a line for each work and pattern" \
+  test "$(grep -c '>D=[18]: T^' curve.svg)" = 4
+says "a chart of a model" 0 "decode" "wrote model.svg" \
+  "$R" bench model $small --seq-len 16,32 --pattern D=1 --svg model.svg
+check "its lengths" grep -q '>32<' model.svg
+says "a chart where none can be" 1 "decode" "cannot write nowhere/x.svg" \
+  "$R" bench core $one --only decode --seq-len 16 --svg nowhere/x.svg
+
+says "a protocol of a curve" 2 "" "bench curve takes no --protocol" "$R" bench curve --protocol paper
+says "no tokens" 2 "" "--tokens 0: give a count from 1" "$R" bench layer --tokens 0
+says "tokens beyond every size" 2 "" "--tokens 4611686018427387904" "$R" bench layer --tokens 4611686018427387904
+says "a length beyond every size" 2 "" "--seq-len 4611686018427387904: give numbers from 2" \
+  "$R" bench layer --seq-len 4611686018427387904
+says "a length that is no number" 2 "" "--seq-len" "$R" bench layer --seq-len 4k,8k
+says "an empty length" 2 "" "--seq-len" "$R" bench core --seq-len 16,,32
+says "a pattern for layers that are not there" 2 "" "D=[1,64]" "$R" bench layer --pattern 'D=[1,64]'
+says "a width beyond every size" 2 "" "--width 9223372036854775807" \
+  "$R" bench core --width 9223372036854775807
+says "layers of a layer" 2 "" "bench layer takes no --layers" "$R" bench layer --layers 2
+says "a chunk of a core" 2 "" "bench core takes no --chunk" "$R" bench core --chunk 2
+
 says "a shape there is not" 2 "" "must be one of 1b" "$R" bench model --shape 2b
 says "heads that do not divide" 2 "" "a width of 128 is not 3 heads" \
   "$R" bench model --width 128 --heads 3
