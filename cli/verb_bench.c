@@ -10,8 +10,8 @@ typedef struct {
 } belongs;
 static const belongs flag_kinds[] = {
     {"steps", "train model"},
-    {"dtype", "train model layer core curve"},
-    {"pattern", "train model layer core curve"},
+    {"dtype", "kernel train model layer core curve"},
+    {"pattern", "kernel train model layer core curve"},
     {"shard", "train"},
     {"ranks", "train"},
     {"deadline", "train"},
@@ -20,20 +20,20 @@ static const belongs flag_kinds[] = {
     {"model", "model layer core curve"},
     {"shape", "model layer core curve"},
     {"layers", "model"},
-    {"width", "model layer core curve"},
-    {"heads", "model layer core curve"},
-    {"kv-heads", "model layer core curve"},
+    {"width", "kernel model layer core curve"},
+    {"heads", "kernel model layer core curve"},
+    {"kv-heads", "kernel model layer core curve"},
     {"vocab", "model"},
     {"attention-only", "model layer core curve"},
-    {"only", "model layer core curve"},
-    {"seq-len", "model layer core curve"},
-    {"batch", "model layer core curve"},
+    {"only", "kernel model layer core curve"},
+    {"seq-len", "kernel model layer core curve"},
+    {"batch", "kernel model layer core curve"},
     {"tokens", "layer core"},
     {"chunk", "model"},
-    {"svg", "model layer core curve"},
+    {"svg", "kernel model layer core curve"},
     {"protocol", "model layer core"},
-    {"memory", "model layer core curve"},
-    {"patience", "model layer core curve"},
+    {"memory", "kernel model layer core curve"},
+    {"patience", "kernel model layer core curve"},
     {"configs", "train model layer core curve"},
     {"config", "train model layer core curve"},
 };
@@ -185,9 +185,19 @@ static int tell(void *ctx, int done, int of, const char *what) {
   return *cli_stop_flag();
 }
 
-static int bench_inference(const cli_args *a, rp_bench_opts *o, const inference *k) {
+static const inference *inference_named(const char *sub) {
+  for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+    if (strcmp(sub, kinds[i].name) == 0) return &kinds[i];
+  return NULL;
+}
+
+/* Kernels, and all kinds of inference: many figures, told of one by one. */
+static int bench_figures(const cli_args *a, rp_bench_opts *o) {
   rp_error err = {0};
   rp_config *c;
+  size_t n;
+  const char *const *plain = cli_plain(a, &n);
+  const inference *k = inference_named(cli_sub(a));
   char *text = NULL, *svg = NULL;
   cli_progress bar;
   int code = shape_options(a, o);
@@ -198,21 +208,17 @@ static int bench_inference(const cli_args *a, rp_bench_opts *o, const inference 
   o->progress = tell;
   o->ctx = &bar;
   if (cli_has(a, "svg")) o->svg = &svg;
-  const rp_status st = k->run(c, o, &text, &err);
+  const rp_status st =
+      k ? k->run(c, o, &text, &err) : rp_bench_kernel(n ? plain[0] : NULL, o, &text, &err);
   cli_progress_end(&bar);
   rp_config_free(c);
   return st ? cli_error(&err) : print_both(a, text, svg);
 }
 
-static int bench_machine(const cli_args *a, const rp_bench_opts *o) {
+static int bench_machine(const rp_bench_opts *o) {
   rp_error err = {0};
   char *text = NULL;
-  size_t n;
-  const char *const *plain = cli_plain(a, &n);
-  const rp_status st = strcmp(cli_sub(a), "machine") == 0
-                           ? rp_bench_machine(o, &text, &err)
-                           : rp_bench_kernel(n ? plain[0] : NULL, o, &text, &err);
-  return st ? cli_error(&err) : print(text);
+  return rp_bench_machine(o, &text, &err) ? cli_error(&err) : print(text);
 }
 
 static int run(const cli_args *a) {
@@ -226,12 +232,14 @@ static int run(const cli_args *a) {
   if (code) return code;
   if (!join_patterns(a, &o, patterns, sizeof patterns))
     return cli_fail(RP_USAGE, "--pattern: all together are longer than %zu bytes", sizeof patterns);
-  if (n > (strcmp(sub, "kernel") == 0))
-    return cli_fail(RP_USAGE, "bench %s: %s is one word too many", sub, plain[n - 1]);
+  const bool kernel = strcmp(sub, "kernel") == 0;
+  size_t words;
+  cli_words(a, &words);
+  if (words && (kernel || strcmp(sub, "machine") == 0))
+    return cli_fail(RP_USAGE, "bench %s takes no configuration", sub);
+  if (n > kernel) return cli_fail(RP_USAGE, "bench %s: %s is one word too many", sub, plain[n - 1]);
   if (strcmp(sub, "train") == 0) return bench_train(a, &o);
-  for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
-    if (strcmp(sub, kinds[i].name) == 0) return bench_inference(a, &o, &kinds[i]);
-  return bench_machine(a, &o);
+  return strcmp(sub, "machine") == 0 ? bench_machine(&o) : bench_figures(a, &o);
 }
 
 static const char *const subs[] = {
@@ -264,9 +272,9 @@ static const cli_flag flags[] = {
     {.name = "dtype",
      .type = CLI_TEXT,
      .value = "TYPES",
-     .help =
-         "float32, bfloat16, or both with a comma (default: train both, a model its own, random "
-         "weights bfloat16)"},
+     .help = "float32, bfloat16, or both with a comma (default: kernel and train both, a model its "
+             "own, "
+             "random weights bfloat16)"},
     {.name = "pattern",
      .type = CLI_TEXT,
      .value = "LIST",
@@ -296,15 +304,16 @@ static const cli_flag flags[] = {
      .type = CLI_TEXT,
      .value = "WORK",
      .choices = phases,
-     .help = "prefill or decode (default: both)"},
+     .help = "prefill or decode (default: both); kernel: whole sequences or steps"},
     {.name = "seq-len",
      .type = CLI_INTS,
      .value = "LIST",
-     .help = "T: tokens of a prefill; positions of a decode, of which the last are timed"},
+     .help = "T: tokens of a sequence; positions of a decode, of which the last are timed"},
     {.name = "batch",
      .type = CLI_INTS,
      .value = "LIST",
-     .help = "sessions that decode together; 0: as many as fit into the memory"},
+     .help = "sessions that decode together; 0: as many as fit into the memory; kernel: sequences, "
+             "sessions of a step, or rows of a product"},
     {.name = "tokens",
      .type = CLI_INT,
      .value = "N",
@@ -327,8 +336,8 @@ static const cli_flag flags[] = {
     {.name = "patience",
      .type = CLI_REAL,
      .value = "S",
-     .help = "leave out what takes longer than this at the machine's limit (default: 60; curve: "
-             "300)"},
+     .help = "leave out what takes longer than this at the machine's limit (default: 60; curve "
+             "and kernel: 300)"},
     {.name = "svg",
      .type = CLI_TEXT,
      .value = "FILE",
@@ -367,11 +376,17 @@ const cli_verb cli_verb_bench = {
         "a decode, bytes of weights and cache at the memory read rate. A decode stands behind its "
         "keys without a prefill. What does not fit into the memory or takes too long is left out, "
         "with a line that says so; exit code 4 when nothing fits. Of a layer one head may stand "
-        "for "
-        "all: where all take over a minute at the limit or more memory than there is.\n"
+        "for all: where all take over a minute at the limit or more memory than there is.\n"
+        "\n"
+        "`bench kernel` times each op at sizes of training and of decoding, or at those that "
+        "--seq-len, --batch, --pattern, --width and --heads say, for the ops that have such sizes, "
+        "beside plain C. Memory is a limit by its rate of copying, for what hardly writes by that "
+        "of reading.\n"
         "\n"
         "  ratplus bench machine\n"
         "  ratplus bench kernel attend\n"
+        "  ratplus bench kernel attend --seq-len 16384,65536 --pattern 'D=16;D=16,W=256'\n"
+        "  ratplus bench kernel gemm --only decode --batch 1,2,4,8,16,32 --dtype bfloat16\n"
         "  ratplus bench train --dtype bfloat16 --pattern 'D=1;D=16,W=256'\n"
         "  ratplus bench model --shape 1b --seq-len 4096,16384 --batch 1,8,32\n"
         "  ratplus bench model --model runs/first --protocol paper\n"

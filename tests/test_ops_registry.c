@@ -113,7 +113,7 @@ static void every_op_has_a_case_and_an_entry(void **state) {
     rp_case c;
     if (!rp_case_of((rp_op)op))
       fail_msg("op %s has no case in registry_ops.c", rp_op_name((rp_op)op));
-    rp_case_make(&c, (rp_op)op, 1, false, false);
+    rp_case_make(&c, (rp_op)op, 1, false);
     int outputs = 0;
     for (int t = 0; t < c.tensors; t++) outputs += (c.t[t].role & RP_CASE_OUT) != 0;
     if (!outputs) fail_msg("the case of op %s has no output", rp_op_name((rp_op)op));
@@ -139,9 +139,60 @@ static void every_op_on(int which) {
   for (int op = 0; op < RP_OP_COUNT; op++) {
     for (int round = 0; round < 8; round++) {
       rp_case c;
-      rp_case_make(&c, (rp_op)op, check_seed() * 1000 + (uint64_t)round, round % 2, false);
+      rp_case_make(&c, (rp_op)op, check_seed() * 1000 + (uint64_t)round, round % 2);
       if (round % 2 && !rp_case_computes(&c)) continue;
       check_case(&c, b.q, ref.q, box_names[which]);
+    }
+  }
+  box_close(&ref);
+  box_close(&b);
+}
+
+/* FLOPs of attention, and what a step reads of its caches, from the definition of the pattern. */
+static void check_counts(const rp_case *c) {
+  const rp_case_bench *z = &c->size;
+  const rp_pat p = z->pat;
+  double pairs = 0, entries = 0;
+  for (int64_t t = z->step ? z->T - 1 : 0; t < z->T; t++)
+    for (int64_t s = 0; s <= t; s++)
+      pairs += s < p.I || t - s <= p.W || (p.D != -1 && (s + 1) % p.D == 0);
+  for (int64_t s = 0; s < z->T - 1; s++)
+    entries += s < p.I || s >= z->T - 1 - p.W || (p.D != -1 && (s + 1) % p.D == 0);
+  const double wide = (double)z->H * z->h, batch = z->batch;
+  if (c->op == RP_OP_attend) assert_true(c->flops == 4 * pairs * wide * batch);
+  if (c->op == RP_OP_attend_bwd) assert_true(c->flops == 10 * pairs * wide * batch);
+  if (c->op == RP_OP_attend && z->step)
+    assert_true(c->bytes == entries * 2 * z->Hk * z->h * (c->bf16 ? 2 : 4) * batch);
+}
+
+/* The sizes that the benchmark times, small, in both forms: the caches of a step are laid out by formula. */
+static void every_size_of_the_benchmark(void **state) {
+  (void)state;
+  static const rp_pat pats[] = {{1, 0, 0}, {4, 0, 0}, {4, 19, 0}, {-1, 17, 3}, {16, 5, 2}};
+  box b, ref;
+  rp_error err = {0};
+  rp_rng r = check_rng(2);
+  assert_true(box_open(&b, 0));
+  check_ok(rp_device_open(&ref.d, RP_DEVICE_REF64, &err), err);
+  check_ok(rp_queue_open(&ref.q, ref.d, &err), err);
+  for (int op = 0; op < RP_OP_COUNT; op++) {
+    if (!(rp_case_bench_by((rp_op)op) & RP_CASE_BY_TOKENS)) continue;
+    for (int round = 0; round < 8; round++) {
+      const int Hk = check_pick(&r, 1, 3);
+      const rp_case_bench size = {.step = round % 2,
+                                  .T = check_pick(&r, 2, 90),
+                                  .batch = check_pick(&r, 1, 4),
+                                  .H = Hk * check_pick(&r, 1, 2),
+                                  .Hk = Hk,
+                                  .h = 16,
+                                  .pat = pats[check_pick(&r, 0, 4)]};
+      rp_case c;
+      rp_case_make_bench(&c, (rp_op)op, round / 2 % 2, &size);
+      check_counts(&c);
+      if (op == RP_OP_head_loss || op == RP_OP_pick || op == RP_OP_embed || op == RP_OP_embed_bwd)
+        continue;      /* 32000 words, whatever the size */
+      c.bench = false; /* guard bands, and values that do not repeat */
+      check_case(&c, b.q, ref.q, "bench");
     }
   }
   box_close(&ref);
@@ -157,6 +208,7 @@ static void every_op_at_avx512(void **state) { (void)state, every_op_on(5); }
 
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(every_op_has_a_case_and_an_entry),
+    cmocka_unit_test(every_size_of_the_benchmark),
     cmocka_unit_test(every_op_on_cpu),
     cmocka_unit_test(every_op_on_guard),
     cmocka_unit_test(every_op_on_ref),

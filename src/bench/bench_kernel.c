@@ -1,26 +1,57 @@
 /* bench_kernel.c - the registry's cases at the sizes of a model: each beside the plain C level,
  * turn by turn, and against what bounds it. */
+#include <string.h>
+
 #include "base/cpu.h"
+#include "base/json.h"
 #include "base/log.h"
+#include "bench/cost_lines.h"
 #include "bench/rate.h"
 #include "ops/cpu/cpu_device.h"
 #include "ops/registry.h"
 
-enum { MOST_ROUNDS = 200, MOST_ROWS = 2 * RP_OP_COUNT };
+enum { MOST_ROUNDS = 200, MOST_SIZE = 1 << 20 };
+/* What plain C would work on for long is not run there: beyond the first no warming up, beyond the second
+ * not at all. */
+#define WARM_FLOPS 2e10
+#define PLAIN_FLOPS 2e11
+
+typedef enum { BY_PRODUCTS, BY_COPY, BY_READ } bound;
+static const char *const bound_words[] = {"products", "memory copy", "memory read"};
+static const char *const bound_keys[] = {"products", "memory_copy", "memory_read"};
 
 typedef struct {
   rp_op op;
   bool bf16;
-  double seconds, plain; /* of one run; plain 0: not run */
-  double flops, bytes;
-  double share;
-  bool by_memory; /* what bounds it */
+  rp_case_bench size;
+  rp_figure f;  /* its time, FLOPs and bytes */
+  double plain; /* seconds of one run; 0: not run */
+  bool reads;   /* memory is read, hardly written */
 } row;
 
 typedef struct {
   double product[2]; /* float32, bfloat16 */
-  double memory;
+  double read, copy;
 } limits;
+
+/* What was asked for: lists that replace an op's own sizes where they are given. */
+typedef struct {
+  rp_bench_opts o;
+  rp_dtype dtype[2];
+  int dtypes;
+  int64_t T[RP_WORK_MOST], batch[RP_WORK_MOST];
+  rp_pat pat[RP_WORK_MOST];
+  int Ts, batches, pats;
+  uint64_t memory;
+} asked;
+
+typedef struct {
+  row *at;
+  size_t n, cap;
+  rp_figures notes; /* its notes alone */
+} table;
+
+/* ---- one case ---- */
 
 typedef struct {
   rp_device *d;
@@ -51,7 +82,9 @@ static rp_status side_open(side *s, const char *device, const rp_case *c, rp_err
   return rp_case_open(&s->run, c, s->q, -1, err);
 }
 
-static rp_status once(side *s, double *seconds, rp_error *err) {
+/* What memory bounds finds none of its data in the processor's caches. */
+static rp_status once(side *s, rp_bench_cold *cold, double *seconds, rp_error *err) {
+  if (cold->at) rp_bench_cold_run(cold);
   const double t = rp_now();
   rp_case_put(&s->run);
   RP_TRY(rp_wait(s->q, err));
@@ -59,81 +92,172 @@ static rp_status once(side *s, double *seconds, rp_error *err) {
   return RP_OK;
 }
 
-/* In turns, so that what slows the machine down slows both. */
-static rp_status time_pair(side *a, side *b, double seconds, row *r, rp_error *err) {
+/* In turns, so that what slows the machine down slows both. b closed: a alone. */
+static rp_status time_pair(side *a, side *b, rp_bench_cold *cold, double seconds, row *r,
+                           rp_error *err) {
   double x[MOST_ROUNDS], y[MOST_ROUNDS];
   int n = 0;
-  RP_TRY(once(a, &x[0], err)); /* warms up */
-  RP_TRY(once(b, &y[0], err));
+  const bool warm = r->f.flops < WARM_FLOPS;
+  if (warm) RP_TRY(once(a, cold, &x[0], err));
+  if (warm && b->q) RP_TRY(once(b, cold, &y[0], err));
   const double from = rp_now();
   do {
-    RP_TRY(once(a, &x[n], err));
-    RP_TRY(once(b, &y[n], err));
+    RP_TRY(once(a, cold, &x[n], err));
+    if (b->q) RP_TRY(once(b, cold, &y[n], err));
     n++;
   } while (n < MOST_ROUNDS && rp_now() - from < seconds);
-  r->seconds = rp_bench_median(x, n);
-  r->plain = rp_bench_median(y, n);
+  r->f.seconds = rp_bench_median(x, n); /* sorts */
+  r->f.least = x[0];
+  r->f.most = x[n - 1];
+  r->f.runs = n;
+  r->plain = b->q ? rp_bench_median(y, n) : 0;
   return RP_OK;
 }
 
-static rp_status bench_case(row *r, const rp_bench_opts *o, const limits *m, rp_error *err) {
-  rp_case c;
-  side a = {0}, b = {0};
+/* Seconds at the limits, and what makes them. */
+static double limit_of(const row *r, const limits *m, bound *by) {
+  const double product = r->f.flops / m->product[r->bf16];
+  const double memory = r->f.bytes / (r->reads ? m->read : m->copy);
+  *by = memory <= product ? BY_PRODUCTS : r->reads ? BY_READ : BY_COPY;
+  return memory > product ? memory : product;
+}
+
+static rp_status bench_case(row *r, const rp_case *c, const asked *a, const limits *m,
+                            rp_error *err) {
+  side fast = {0}, plain = {0};
+  rp_bench_cold cold = {0};
   rp_status st = RP_OK;
-  rp_case_make(&c, r->op, 1, r->bf16, true);
-  RP_GO(side_open(&a, o->device, &c, err));
-  RP_GO(side_open(&b, "ref", &c, err));
-  RP_GO(time_pair(&a, &b, o->seconds > 0 ? o->seconds : 0.5, r, err));
-  r->flops = c.flops;
-  r->bytes = rp_case_traffic(&a.run);
-  const double product = r->flops / m->product[r->bf16], memory = r->bytes / m->memory;
-  r->by_memory = memory > product;
-  r->share = (r->by_memory ? memory : product) / r->seconds;
+  bound by;
+  const double twice = 2.0 * (double)rp_case_memory(c, RP_F32);
+  RP_GO(side_open(&fast, a->o.device, c, err));
+  r->f.flops = c->flops;
+  r->f.bytes = rp_case_traffic(&fast.run);
+  r->reads = c->reads;
+  limit_of(r, m, &by);
+  if (by != BY_PRODUCTS) RP_GO(rp_bench_cold_open(&cold, err));
+  if (c->flops < PLAIN_FLOPS && twice <= (double)a->memory) RP_GO(side_open(&plain, "ref", c, err));
+  RP_GO(time_pair(&fast, &plain, &cold, a->o.seconds, r, err));
 fail:
-  side_close(&a);
-  side_close(&b);
+  rp_bench_cold_close(&cold);
+  side_close(&fast);
+  side_close(&plain);
   return st;
 }
 
-static void add_text(rp_str *b, const row *rows, int n, const limits *m) {
-  rp_str_addf(b, "limits: products %.0f GFLOP/s float32, %.0f bfloat16; memory %.1f GB/s\n",
-              m->product[0] * 1e-9, m->product[1] * 1e-9, m->memory * 1e-9);
-  rp_str_add(b, "op          dtype          ms   plain ms  GFLOP/s     GB/s  share of\n");
-  for (int i = 0; i < n; i++) {
-    const row *r = &rows[i];
-    rp_str_addf(b, "%-11s %-8s %9.3f %10.3f %8.1f %8.1f %5.1f%% %s\n", rp_op_name(r->op),
-                rp_dtype_name(r->bf16 ? RP_BF16 : RP_F32), r->seconds * 1e3, r->plain * 1e3,
-                r->flops / r->seconds * 1e-9, r->bytes / r->seconds * 1e-9, 100 * r->share,
-                r->by_memory ? "memory" : "products");
+/* ---- what a case is called ---- */
+
+static void size_words(rp_str *b, const row *r) {
+  const unsigned by = rp_case_bench_by(r->op);
+  const rp_case_bench *z = &r->size;
+  if (!by) return;
+  if (z->step && by & RP_CASE_BY_PATTERN)
+    rp_str_addf(b, "step %dx%d, ", z->batch, z->T);
+  else if (z->step)
+    rp_str_addf(b, "%d row%s, ", z->batch, z->batch > 1 ? "s" : "");
+  else if (by & RP_CASE_BY_TOKENS)
+    rp_str_addf(b, "%dx%d, ", z->batch, z->T);
+  if (!(by & RP_CASE_BY_HEADS)) {
+    rp_str_addf(b, "d=%d", z->H * z->h);
+    return;
   }
+  rp_str_addf(b, "%dx%d", z->H, z->h);
+  if (z->Hk != z->H) rp_str_addf(b, " (%d)", z->Hk);
+  if (by & RP_CASE_BY_PATTERN) rp_str_addf(b, ", %s", r->f.pattern);
 }
 
-static void add_json(rp_str *b, const row *rows, int n, const limits *m) {
-  rp_str_addf(b, "{\"product_float32\":%.6g,\"product_bfloat16\":%.6g,\"memory\":%.6g,\"ops\":[",
-              m->product[0], m->product[1], m->memory);
-  for (int i = 0; i < n; i++) {
-    const row *r = &rows[i];
-    rp_str_addf(b,
-                "%s{\"op\":\"%s\",\"dtype\":\"%s\",\"seconds\":%.6g,\"plain_seconds\":%.6g,"
-                "\"flops\":%.6g,\"bytes\":%.6g,\"share\":%.4g,\"limit\":\"%s\"}",
-                i ? "," : "", rp_op_name(r->op), rp_dtype_name(r->bf16 ? RP_BF16 : RP_F32),
-                r->seconds, r->plain, r->flops, r->bytes, r->share,
-                r->by_memory ? "memory" : "products");
-  }
-  rp_str_add(b, "]}\n");
+/* "attend bfloat16 step 1x4096, 16x128, D=16" */
+static void full_name(char out[160], const row *r) {
+  rp_str b = {0};
+  size_words(&b, r);
+  rp_snprintf(out, 160, "%s %s %s", rp_op_name(r->op), rp_dtype_name(r->f.dtype), b.s ? b.s : "");
+  rp_str_free(&b);
 }
 
-/* The rows that `name` asks for; 0 when there is no such op. */
-static int rows_of(const char *name, row *rows) {
-  int n = 0;
-  for (int op = 0; op < RP_OP_COUNT; op++) {
+static rp_status pattern_words(row *r, rp_error *err) {
+  rp_pats p = {0};
+  RP_TRY(rp_pats_uniform(&p, r->size.pat, 1, 1, err));
+  char *text = rp_pats_format(&p);
+  rp_pats_free(&p);
+  if (!text) return rp_fail_memory(err, 64, "a pattern");
+  rp_snprintf(r->f.pattern, sizeof r->f.pattern, "%s", text);
+  rp_free(text);
+  return RP_OK;
+}
+
+/* ---- which cases ---- */
+
+static rp_status add_row(table *t, const asked *a, rp_op op, rp_case_bench size, rp_error *err) {
+  if (a->o.only && (a->o.only[0] == 'd') != size.step) return RP_OK;
+  if (!size.H) size.H = size.Hk = rp_threads() > 2 ? rp_threads() : 2;
+  if (a->o.width) size.H = size.Hk = a->o.width % 128 ? 1 : a->o.width / 128;
+  const int d = a->o.width ? a->o.width : 0;
+  if (a->o.heads) size.H = size.Hk = a->o.heads;
+  if (d) size.h = d / size.H;
+  if (a->o.kv_heads) size.Hk = a->o.kv_heads;
+  if ((d && d % size.H) || size.h % 2)
+    return rp_fail(err, RP_USAGE, "a width of %d is not %d heads of an even width", d, size.H);
+  if (size.H % size.Hk)
+    return rp_fail(err, RP_USAGE, "%d query heads cannot share %d key-value heads", size.H,
+                   size.Hk);
+  if ((int64_t)size.T * size.batch > INT32_MAX)
+    return rp_fail(err, RP_USAGE, "%d sequences of %d tokens are more than one call can hold",
+                   size.batch, size.T);
+  for (int i = 0; i < a->dtypes; i++) {
     rp_case c;
-    if (name && strcmp(name, rp_op_name((rp_op)op))) continue;
-    rp_case_make(&c, (rp_op)op, 1, false, true);
-    rows[n++] = (row){.op = (rp_op)op};
-    if (rp_case_computes(&c)) rows[n++] = (row){.op = (rp_op)op, .bf16 = true};
+    row r = {.op = op, .bf16 = a->dtype[i] == RP_BF16, .size = size};
+    r.f = (rp_figure){.decode = size.step,
+                      .work = rp_op_name(op),
+                      .dtype = a->dtype[i],
+                      .T = size.T,
+                      .batch = size.batch};
+    RP_TRY(pattern_words(&r, err));
+    rp_case_make_bench(&c, op, r.bf16, &size);
+    if (r.bf16 && !rp_case_computes(&c)) continue;
+    RP_TRY(rp_grow(&t->at, &t->cap, t->n + 1, sizeof *t->at, "a table of kernels", err));
+    t->at[t->n++] = r;
   }
-  return n;
+  return RP_OK;
+}
+
+/* Every combination of the lists; what they do not say is as in the op's first size of this form. */
+static rp_status add_lists(table *t, const asked *a, rp_op op, rp_case_bench size, rp_error *err) {
+  const unsigned by = rp_case_bench_by(op);
+  const bool positions = !size.step || by & RP_CASE_BY_PATTERN; /* a row of a product has none */
+  const int Ts = positions && a->Ts ? a->Ts : 1;
+  for (int i = 0; i < Ts; i++)
+    for (int b = 0; b < (a->batches ? a->batches : 1); b++)
+      for (int p = 0; p < (a->pats ? a->pats : 1); p++) {
+        rp_case_bench one = size;
+        if (positions && a->Ts) one.T = (int32_t)a->T[i];
+        if (a->batches) one.batch = (int32_t)a->batch[b];
+        if (a->pats) one.pat = a->pat[p];
+        RP_TRY(add_row(t, a, op, one, err));
+      }
+  return RP_OK;
+}
+
+static rp_status add_op(table *t, const asked *a, rp_op op, rp_error *err) {
+  int n;
+  const rp_case_bench *sizes = rp_case_benches(op, &n);
+  const bool lists = a->Ts || a->batches || a->pats;
+  bool seen[2] = {false, false};
+  for (int i = 0; i < n; i++) {
+    if (!lists) RP_TRY(add_row(t, a, op, sizes[i], err));
+    if (lists && !seen[sizes[i].step]) RP_TRY(add_lists(t, a, op, sizes[i], err));
+    seen[sizes[i].step] = true;
+  }
+  return RP_OK;
+}
+
+/* Sizes choose among the ops those that have them. */
+static bool has_all(rp_op op, const asked *a) {
+  const unsigned by = rp_case_bench_by(op);
+  unsigned wanted = 0;
+  if (a->Ts || a->batches) wanted |= RP_CASE_BY_TOKENS;
+  if (a->o.width) wanted |= RP_CASE_BY_WIDTH;
+  if (a->o.heads || a->o.kv_heads) wanted |= RP_CASE_BY_HEADS;
+  if (a->pats) wanted |= RP_CASE_BY_PATTERN;
+  return (by & wanted) == wanted;
 }
 
 static rp_status no_op(const char *name, rp_error *err) {
@@ -146,26 +270,231 @@ static rp_status no_op(const char *name, rp_error *err) {
   return st;
 }
 
+static rp_status choose_rows(table *t, const asked *a, const char *name, rp_error *err) {
+  bool named = !name;
+  for (int op = 0; op < RP_OP_COUNT; op++) {
+    if (name && strcmp(name, rp_op_name((rp_op)op))) continue;
+    named = true;
+    if (has_all((rp_op)op, a)) RP_TRY(add_op(t, a, (rp_op)op, err));
+  }
+  if (!named) return no_op(name, err);
+  if (t->n) return RP_OK;
+  return rp_fail(err, RP_USAGE,
+                 "%s has no case of these sizes; leave out --pattern, --seq-len, --batch, --width, "
+                 "--heads, --only or --dtype",
+                 name ? name : "no op");
+}
+
+/* ---- what was asked ---- */
+
+static rp_status read_patterns(asked *a, rp_error *err) {
+  char *words[RP_WORK_MOST] = {0};
+  rp_status st = RP_OK;
+  if (!a->o.patterns) return RP_OK;
+  RP_GO(rp_bench_split(a->o.patterns, ';', words, &a->pats, err));
+  for (int i = 0; i < a->pats; i++) {
+    rp_pats p = {0};
+    RP_GO(rp_pats_parse(&p, words[i], 1, 1, err));
+    a->pat[i] = p.at[0];
+    rp_pats_free(&p);
+  }
+fail:
+  for (int i = 0; i < RP_WORK_MOST; i++) rp_free(words[i]);
+  return st;
+}
+
+static rp_status read_asked(asked *a, const rp_bench_opts *opts, rp_error *err) {
+  static const int64_t none[] = {-1};
+  *a = (asked){0};
+  rp_bench_defaults(&a->o);
+  if (opts) a->o = *opts;
+  if (a->o.seconds <= 0) a->o.seconds = 0.5;
+  if (a->o.patience <= 0) a->o.patience = 300;
+  a->memory = rp_memory_available();
+  if (a->o.memory && a->o.memory < a->memory) a->memory = a->o.memory;
+  RP_TRY(
+      rp_bench_dtypes(a->o.dtypes ? a->o.dtypes : "float32,bfloat16", a->dtype, &a->dtypes, err));
+  RP_TRY(rp_bench_numbers("seq-len", a->o.seq_lens, a->o.n_seq_lens, none, 2, (1 << 30) - 1, a->T,
+                          &a->Ts, err));
+  RP_TRY(rp_bench_numbers("batch", a->o.batches, a->o.n_batches, none, 1, RP_CASE_ROWS, a->batch,
+                          &a->batches, err));
+  RP_TRY(rp_bench_part("width", a->o.width, MOST_SIZE, err));
+  RP_TRY(rp_bench_part("heads", a->o.heads, 64, err));
+  RP_TRY(rp_bench_part("kv-heads", a->o.kv_heads, 64, err));
+  return read_patterns(a, err);
+}
+
+/* ---- all cases ---- */
+
+/* Whether it fits into memory and patience, before anything is allocated; a note says why not. */
+static rp_status fits(table *t, const row *r, const rp_case *c, const asked *a, const limits *m,
+                      bool *out, rp_error *err) {
+  char name[160], takes[32], there[32];
+  const double need = (double)rp_case_memory(c, RP_F32), limit = c->flops / m->product[r->bf16];
+  *out = need <= (double)a->memory && limit <= a->o.patience;
+  if (*out) return RP_OK;
+  full_name(name, r);
+  rp_format_bytes(takes, need);
+  rp_format_bytes(there, (double)a->memory);
+  if (need > (double)a->memory)
+    return rp_figures_note(&t->notes, err, "left out: %s takes %s of memory, and %s may be used",
+                           name, takes, there);
+  return rp_figures_note(&t->notes, err,
+                         "left out: %s takes %.3g s at the machine's limit, beyond --patience %g",
+                         name, limit, a->o.patience);
+}
+
+static rp_status run_rows(table *t, const asked *a, const limits *m, rp_error *err) {
+  size_t done = 0;
+  for (size_t i = 0; i < t->n; i++) {
+    char name[160];
+    rp_case c;
+    bool ok;
+    row r = t->at[i];
+    full_name(name, &r);
+    if (a->o.progress && a->o.progress(a->o.ctx, (int)i, (int)t->n, name))
+      return rp_fail(err, RP_STOPPED, "stopped as asked");
+    rp_case_make_bench(&c, r.op, r.bf16, &r.size);
+    RP_TRY(fits(t, &r, &c, a, m, &ok, err));
+    if (!ok) continue;
+    RP_TRY(bench_case(&r, &c, a, m, err));
+    t->at[done++] = r;
+  }
+  t->n = done;
+  if (done) return RP_OK;
+  return rp_fail(err, RP_NO_MEMORY, "%s; nothing is left to measure", t->notes.note[0]);
+}
+
+static void raise(double *best, double x) {
+  if (x > *best) *best = x;
+}
+
+/* Before the cases and after them: what disturbs a measurement only makes it slower. */
+static rp_status measure_limits(limits *m, const asked *a, rp_error *err) {
+  const double seconds = a->o.seconds < 1 ? a->o.seconds : 1;
+  double rate = 0, copy = 0;
+  if (seconds < RP_BENCH_ROUGH && m->read > 0) return RP_OK;
+  for (int i = 0; i < 2; i++) {
+    RP_TRY(rp_bench_product_rate(RP_DEVICE_CPU, i ? RP_BF16 : RP_F32, seconds, &rate, err));
+    raise(&m->product[i], rate);
+  }
+  RP_TRY(rp_bench_memory_rate(seconds, &rate, &copy, err));
+  raise(&m->read, rate);
+  raise(&m->copy, copy);
+  return RP_OK;
+}
+
+/* ---- the report ---- */
+
+static void add_text(rp_str *b, const table *t, const limits *m) {
+  rp_str_addf(b,
+              "limits: products %.1f GFLOP/s float32, %.1f bfloat16; memory read %.1f GB/s, copy "
+              "%.1f\n",
+              m->product[0] * 1e-9, m->product[1] * 1e-9, m->read * 1e-9, m->copy * 1e-9);
+  rp_str_add(b,
+             "op          dtype     size                                   ms  least..most ms    "
+             "plain ms  GFLOP/s     GB/s  share of\n");
+  for (size_t i = 0; i < t->n; i++) {
+    const row *r = &t->at[i];
+    rp_str size = {0};
+    char plain[32] = "-";
+    bound by;
+    const double limit = limit_of(r, m, &by);
+    size_words(&size, r);
+    if (r->plain > 0) rp_snprintf(plain, sizeof plain, "%.3f", r->plain * 1e3);
+    rp_str_addf(b, "%-11s %-9s %-32s %8.3f %7.4g..%-7.4g %10s %8.1f %8.1f %5.1f%% %s\n",
+                rp_op_name(r->op), rp_dtype_name(r->f.dtype), size.s ? size.s : "",
+                r->f.seconds * 1e3, r->f.least * 1e3, r->f.most * 1e3, plain,
+                r->f.flops / r->f.seconds * 1e-9, r->f.bytes / r->f.seconds * 1e-9,
+                100 * limit / r->f.seconds, bound_words[by]);
+    rp_str_free(&size);
+  }
+  for (size_t i = 0; i < t->notes.notes; i++) rp_str_addf(b, "%s\n", t->notes.note[i]);
+}
+
+static void add_size_json(rp_str *b, const row *r) {
+  const unsigned by = rp_case_bench_by(r->op);
+  const rp_case_bench *z = &r->size;
+  if (by & RP_CASE_BY_TOKENS)
+    rp_str_addf(b, ",\"step\":%s,\"seq_len\":%d,\"batch\":%d", z->step ? "true" : "false", z->T,
+                z->batch);
+  if (by & RP_CASE_BY_WIDTH) rp_str_addf(b, ",\"width\":%d", z->H * z->h);
+  if (by & RP_CASE_BY_HEADS)
+    rp_str_addf(b, ",\"heads\":%d,\"kv_heads\":%d,\"head_width\":%d", z->H, z->Hk, z->h);
+  if (by & RP_CASE_BY_PATTERN) {
+    rp_str_add(b, ",\"pattern\":");
+    rp_json_add_string(b, r->f.pattern);
+  }
+}
+
+static void add_json(rp_str *b, const table *t, const limits *m) {
+  rp_str_addf(b,
+              "{\"product_float32\":%.6g,\"product_bfloat16\":%.6g,\"memory_read\":%.6g,"
+              "\"memory_copy\":%.6g,\"ops\":[",
+              m->product[0], m->product[1], m->read, m->copy);
+  for (size_t i = 0; i < t->n; i++) {
+    const row *r = &t->at[i];
+    bound by;
+    const double limit = limit_of(r, m, &by);
+    rp_str_addf(b, "%s{\"op\":\"%s\",\"dtype\":\"%s\"", i ? "," : "", rp_op_name(r->op),
+                rp_dtype_name(r->f.dtype));
+    add_size_json(b, r);
+    rp_str_addf(b, ",\"seconds\":%.6g,\"least\":%.6g,\"most\":%.6g,\"runs\":%d", r->f.seconds,
+                r->f.least, r->f.most, r->f.runs);
+    if (r->plain > 0) rp_str_addf(b, ",\"plain_seconds\":%.6g", r->plain);
+    rp_str_addf(b, ",\"flops\":%.17g,\"bytes\":%.17g,\"share\":%.4g,\"limit\":\"%s\"}", r->f.flops,
+                r->f.bytes, limit / r->f.seconds, bound_keys[by]);
+  }
+  rp_str_add(b, "],\"left_out\":[");
+  for (size_t i = 0; i < t->notes.notes; i++) {
+    if (i) rp_str_add(b, ",");
+    rp_json_add_string(b, t->notes.note[i]);
+  }
+  rp_str_add(b, "]}\n");
+}
+
+/* Cost over T of the ops that have one. */
+static rp_status chart(const table *t, char **svg, rp_error *err) {
+  rp_figures all = {0};
+  rp_line *lines = NULL;
+  rp_status st = RP_OK;
+  char title[128];
+  size_t n;
+  for (size_t i = 0; i < t->n; i++)
+    if (rp_case_bench_by(t->at[i].op) & RP_CASE_BY_TOKENS)
+      RP_GO(rp_figures_add(&all, &t->at[i].f, err));
+  RP_GO(rp_lines_make(&all, &lines, &n, err));
+  rp_snprintf(title, sizeof title, "kernel: %s, %d thread%s", rp_cpu()->name, rp_threads(),
+              rp_threads() == 1 ? "" : "s");
+  RP_GO(rp_lines_svg(lines, n, title, svg, err));
+fail:
+  rp_free(lines);
+  rp_figures_free(&all);
+  return st;
+}
+
 rp_status rp_bench_kernel(const char *name, const rp_bench_opts *opts, char **text, rp_error *err) {
-  rp_bench_opts o;
-  row rows[MOST_ROWS];
-  limits m;
-  double read;
-  rp_bench_defaults(&o);
-  if (opts) o = *opts;
-  *text = NULL;
-  const int n = rows_of(name, rows);
-  if (!n) return no_op(name, err);
-  const double seconds = o.seconds > 0 && o.seconds < 1 ? o.seconds : 1;
-  for (int i = 0; i < 2; i++)
-    RP_TRY(rp_bench_product_rate(RP_DEVICE_CPU, i ? RP_BF16 : RP_F32, seconds, &m.product[i], err));
-  RP_TRY(rp_bench_memory_rate(seconds, &read, &m.memory, err));
-  for (int i = 0; i < n; i++) RP_TRY(bench_case(&rows[i], &o, &m, err));
+  asked a;
+  table t = {0};
+  limits m = {{0}, 0, 0};
   rp_str b = {0};
-  if (o.json)
-    add_json(&b, rows, n, &m);
-  else
-    add_text(&b, rows, n, &m);
+  rp_status st = RP_OK;
+  *text = NULL;
+  RP_GO(read_asked(&a, opts, err));
+  RP_GO(choose_rows(&t, &a, name, err));
+  RP_GO(measure_limits(&m, &a, err));
+  RP_GO(run_rows(&t, &a, &m, err));
+  RP_GO(measure_limits(&m, &a, err));
+  (a.o.json ? add_json : add_text)(&b, &t, &m);
   *text = rp_str_take(&b);
-  return *text ? RP_OK : rp_fail_memory(err, 4096, "the benchmark's table");
+  if (!*text) RP_GO(rp_fail_memory(err, 4096, "the benchmark's table"));
+  if (a.o.svg) RP_GO(chart(&t, a.o.svg, err));
+fail:
+  if (st) {
+    rp_free(*text);
+    *text = NULL;
+  }
+  rp_figures_free(&t.notes);
+  rp_free(t.at);
+  return st;
 }

@@ -74,9 +74,14 @@ static rp_status named_shape(rp_model_settings *m, const char *name, rp_error *e
   return rp_fail(err, RP_USAGE, "--shape %s: choose 1b, 3b or 7b", name);
 }
 
+rp_status rp_bench_part(const char *flag, int value, int most, rp_error *err) {
+  if (value < 0 || value > most)
+    return rp_fail(err, RP_USAGE, "--%s %d: give a number from 1 to %d", flag, value, most);
+  return RP_OK;
+}
+
 static rp_status part(const char *flag, int value, int *at, rp_error *err) {
-  if (value < 0 || value > 1 << 20)
-    return rp_fail(err, RP_USAGE, "--%s %d: give a number from 1 to %d", flag, value, 1 << 20);
+  RP_TRY(rp_bench_part(flag, value, 1 << 20, err));
   if (value) *at = value;
   return RP_OK;
 }
@@ -146,9 +151,9 @@ static rp_status read_shape(rp_work *w, const rp_config *c, rp_error *err) {
 
 /* ---- lists ---- */
 
-static rp_status read_numbers(const char *flag, const int64_t *given, size_t n,
-                              const int64_t *usual, int64_t low, int64_t high, int64_t *out,
-                              int *count, rp_error *err) {
+rp_status rp_bench_numbers(const char *flag, const int64_t *given, size_t n, const int64_t *usual,
+                           int64_t low, int64_t high, int64_t out[RP_WORK_MOST], int *count,
+                           rp_error *err) {
   if (!n) {
     given = usual;
     while (usual[n] >= 0) n++;
@@ -165,20 +170,23 @@ static rp_status read_numbers(const char *flag, const int64_t *given, size_t n,
   return RP_OK;
 }
 
-static rp_status read_dtypes(rp_work *w, rp_error *err) {
+rp_status rp_bench_dtypes(const char *text, rp_dtype out[2], int *n, rp_error *err) {
   char *words[RP_WORK_MOST] = {0};
-  int n = 0;
+  int count = 0;
   rp_status st = RP_OK;
+  RP_GO(rp_bench_split(text, ',', words, &count, err));
+  if (count > 2) RP_GO(rp_fail(err, RP_USAGE, "--dtype %s: at most two types", text));
+  for (int i = 0; i < count; i++) RP_GO(rp_bench_dtype(words[i], &out[i], err));
+  *n = count;
+fail:
+  for (int i = 0; i < count; i++) rp_free(words[i]);
+  return st;
+}
+
+static rp_status read_dtypes(rp_work *w, rp_error *err) {
   const bool own = w->o.model && !w->kind->one_layer;
   const char *text = w->o.dtypes ? w->o.dtypes : own ? NULL : "bfloat16";
-  if (!text) return RP_OK;
-  RP_GO(rp_bench_split(text, ',', words, &n, err));
-  if (n > 2) RP_GO(rp_fail(err, RP_USAGE, "--dtype %s: at most two types", text));
-  for (int i = 0; i < n; i++) RP_GO(rp_bench_dtype(words[i], &w->dtype[i], err));
-  w->dtypes = n;
-fail:
-  for (int i = 0; i < n; i++) rp_free(words[i]);
-  return st;
+  return text ? rp_bench_dtypes(text, w->dtype, &w->dtypes, err) : RP_OK;
 }
 
 static rp_status read_lists(rp_work *w, rp_error *err) {
@@ -187,10 +195,10 @@ static rp_status read_lists(rp_work *w, rp_error *err) {
   RP_TRY(read_dtypes(w, err));
   RP_TRY(rp_bench_split(w->o.patterns ? w->o.patterns : k->patterns, ';', w->pattern, &w->patterns,
                         err));
-  RP_TRY(read_numbers("seq-len", w->o.seq_lens, w->o.n_seq_lens, paper ? k->paper_T : k->T, 2,
-                      (1 << 30) - 1, w->T, &w->Ts, err));
-  return read_numbers("batch", w->o.batches, w->o.n_batches, paper ? k->paper_batch : k->batch, 0,
-                      MOST_BATCH, w->batch, &w->batches, err);
+  RP_TRY(rp_bench_numbers("seq-len", w->o.seq_lens, w->o.n_seq_lens, paper ? k->paper_T : k->T, 2,
+                          (1 << 30) - 1, w->T, &w->Ts, err));
+  return rp_bench_numbers("batch", w->o.batches, w->o.n_batches, paper ? k->paper_batch : k->batch,
+                          0, MOST_BATCH, w->batch, &w->batches, err);
 }
 
 /* Patterns are told apart before anything is measured. */

@@ -42,6 +42,14 @@ rp_model_settings rp_bench_shape(int N, int d);
 /* The words between separators, each a copy; at most RP_WORK_MOST. */
 rp_status rp_bench_split(const char *text, char separator, char **out, int *n, rp_error *err);
 rp_status rp_bench_dtype(const char *name, rp_dtype *t, rp_error *err);
+/* One type, or two with a comma. */
+rp_status rp_bench_dtypes(const char *text, rp_dtype out[2], int *n, rp_error *err);
+/* n numbers given for a flag, in their absence the usual ones (ended by -1), each from low to high. */
+rp_status rp_bench_numbers(const char *flag, const int64_t *given, size_t n, const int64_t *usual,
+                           int64_t low, int64_t high, int64_t out[RP_WORK_MOST], int *count,
+                           rp_error *err);
+/* Whether a size given for a flag is from 1 to most; 0: not given. */
+rp_status rp_bench_part(const char *flag, int value, int most, rp_error *err);
 
 /* Tells the caller which figure comes; RP_STOPPED when that says so. */
 rp_status rp_work_progress(const rp_work *w, int done, int of, const rp_figure *f, rp_error *err);

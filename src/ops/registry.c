@@ -7,16 +7,23 @@ enum { BAND = 64, CHUNK = 4096, FILL = 0xff };
 
 /* ---- making a case ---- */
 
-void rp_case_make(rp_case *c, rp_op op, uint64_t seed, bool bf16, bool bench) {
+static void make(rp_case *c, rp_op op, uint64_t seed, bool bf16, const rp_case_bench *size) {
   memset(c, 0, sizeof *c);
   c->op = op;
   c->before_op = -1;
   c->seed = seed;
   c->bf16 = bf16;
-  c->bench = bench;
+  c->bench = size != NULL;
+  if (size) c->size = *size;
   rp_rng_init(&c->rng, seed, RP_RNG_TEST, (uint64_t)op);
   const rp_case_fn fill = rp_case_of(op);
   if (fill) fill(c);
+}
+
+void rp_case_make(rp_case *c, rp_op op, uint64_t seed, bool bf16) { make(c, op, seed, bf16, NULL); }
+
+void rp_case_make_bench(rp_case *c, rp_op op, bool bf16, const rp_case_bench *size) {
+  make(c, op, 1, bf16, size);
 }
 
 bool rp_case_computes(const rp_case *c) {
@@ -75,8 +82,9 @@ rp_case_tensor *rp_case_bytes(rp_case *c, rp_ptr *at, const void *bytes, size_t 
   return t;
 }
 
-void rp_case_points(rp_case *c, rp_case_tensor *in, size_t at, const rp_case_tensor *to) {
-  c->link[c->links++] = (rp_case_link){(int)(in - c->t), (int)(to - c->t), at};
+void rp_case_points(rp_case *c, rp_case_tensor *in, size_t at, const rp_case_tensor *to,
+                    size_t plus) {
+  c->link[c->links++] = (rp_case_link){(int)(in - c->t), (int)(to - c->t), at, plus};
 }
 
 void rp_case_also(rp_case *c, rp_case_tensor *t, rp_tensor *at) { place(c, t, at, true); }
@@ -87,6 +95,7 @@ void rp_case_also_at(rp_case *c, rp_case_tensor *t, rp_ptr *at) { place(c, t, at
 double rp_case_value(const rp_case *c, int t, int64_t i) {
   uint32_t u[4];
   const rp_case_tensor *x = &c->t[t];
+  if (x->entry) return x->entry(c, i);
   rp_philox(c->seed, RP_RNG_TEST, (uint64_t)t + 1000, (uint64_t)(c->bench ? i % CHUNK : i), u);
   if (x->type == RP_CASE_I32) return floor(x->mean + x->spread * (u[0] * 0x1p-32));
   const double a = (u[0] + 0.5) * 0x1p-32, b = (u[1] + 0.5) * 0x1p-32;
@@ -134,7 +143,7 @@ static void set_addresses(rp_case_run *r) {
   }
   for (int i = 0; i < r->c.links; i++) {
     const rp_case_link *l = &r->c.link[i];
-    const rp_ptr p = tensor_at(r, l->to);
+    const rp_ptr p = rp_ptr_add(tensor_at(r, l->to), l->plus);
     uint8_t *in =
         (uint8_t *)r->c.raw + ((const uint8_t *)r->c.t[l->in].bytes - (uint8_t *)r->c.raw);
     memcpy(in + l->at, &p, sizeof p);
@@ -271,6 +280,11 @@ void rp_case_close(rp_case_run *r) {
     rp_device_free(rp_queue_device(r->q), r->memory);
   }
   r->memory.at = 0;
+}
+
+size_t rp_case_memory(const rp_case *c, rp_dtype real) {
+  rp_case_run r = {.c = *c};
+  return lay_out(&r, real);
 }
 
 double rp_case_traffic(const rp_case_run *r) {

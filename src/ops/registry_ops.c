@@ -6,6 +6,10 @@
 
 static int64_t area(int a, int b) { return (int64_t)a * b; }
 
+/* Of the benchmark: tokens of all sequences, or a step's rows; width. */
+static int tokens(const rp_case *c) { return c->size.batch * (c->size.step ? 1 : c->size.T); }
+static int width(const rp_case *c) { return c->size.H * c->size.h; }
+
 static void case_zero(rp_case *c) {
   rp_zero_args *a = &c->args.zero;
   const int n = rp_case_size(c, 1, 100000, 1 << 24);
@@ -29,7 +33,7 @@ static void case_take(rp_case *c) {
   rp_take_args *a = &c->args.take;
   a->rows = rp_case_size(c, 1, 50, 4096);
   a->n = rp_case_size(c, 1, 70, 64);
-  a->d = rp_case_size(c, 1, 200, 768);
+  a->d = rp_case_size(c, 1, 200, width(c));
   rp_case_in(c, &a->x, RP_CASE_REAL, area(a->rows, a->d), 1);
   rp_case_at(c, &a->at, RP_CASE_I32, a->n)->spread = a->rows;
   rp_case_out(c, &a->y, RP_CASE_REAL, area(a->n, a->d), a->d, 0);
@@ -50,7 +54,7 @@ static void case_table(rp_case *c) {
     rp_case_tensor *t = rp_case_at(c, &nowhere, RP_CASE_I32, 1);
     t->places = 0;
     t->role = RP_CASE_INOUT;
-    rp_case_points(c, lists, sizeof *list * (size_t)i, t);
+    rp_case_points(c, lists, sizeof *list * (size_t)i, t, 0);
   }
   if (a->n > c->tensors - 1) a->n = c->tensors - 1;
 }
@@ -80,9 +84,9 @@ static void case_gemm(rp_case *c) {
   rp_gemm_args *a = &c->args.gemm;
   const bool gaps = !c->bench && rp_rng_below(&c->rng, 2);
   const bool few = !c->bench && rp_rng_below(&c->rng, 2); /* rows times a weight: decoding */
-  a->M = rp_case_size(c, 1, few ? 40 : 150, 4096);
-  a->N = rp_case_size(c, 1, 200, 3072);
-  a->K = rp_case_size(c, 1, 300, 768);
+  a->M = rp_case_size(c, 1, few ? 40 : 150, tokens(c));
+  a->N = rp_case_size(c, 1, 200, (c->size.step ? 8 : 4) * width(c));
+  a->K = rp_case_size(c, 1, 300, width(c));
   a->ta = !c->bench && !few && rp_rng_below(&c->rng, 2);
   a->tb = c->bench || few || rp_rng_below(&c->rng, 2);
   a->accumulate = !c->bench && rp_rng_below(&c->rng, 2);
@@ -98,12 +102,13 @@ static void case_gemm(rp_case *c) {
   t->spread = 1;
   c->terms = gemm_terms;
   c->flops = 2.0 * a->M * a->N * a->K;
+  c->reads = c->size.step;
 }
 
 static void case_embed(rp_case *c) {
   rp_embed_args *a = &c->args.embed;
-  a->n = rp_case_size(c, 1, 70, 4096);
-  a->d = rp_case_size(c, 1, 200, 768);
+  a->n = rp_case_size(c, 1, 70, tokens(c));
+  a->d = rp_case_size(c, 1, 200, width(c));
   a->V = rp_case_size(c, 1, 50, 32000);
   rp_case_in(c, &a->table, RP_CASE_REAL, area(a->V, a->d), 1);
   rp_case_at(c, &a->ids, RP_CASE_I32, a->n)->spread = a->V;
@@ -113,8 +118,8 @@ static void case_embed(rp_case *c) {
 
 static void case_embed_bwd(rp_case *c) {
   rp_embed_bwd_args *a = &c->args.embed_bwd;
-  a->n = rp_case_size(c, 1, 70, 4096);
-  a->d = rp_case_size(c, 1, 200, 768);
+  a->n = rp_case_size(c, 1, 70, tokens(c));
+  a->d = rp_case_size(c, 1, 200, width(c));
   a->V = rp_case_size(c, 1, 50, 32000);
   rp_case_in(c, &a->dx, RP_CASE_REAL, area(a->n, a->d), 1);
   rp_case_at(c, &a->ids, RP_CASE_I32, a->n)->spread = a->V;
@@ -127,8 +132,8 @@ static void case_embed_bwd(rp_case *c) {
 /* Ends of the sums of d squares, root and product. */
 static void case_norm(rp_case *c) {
   rp_norm_args *a = &c->args.norm;
-  a->n = rp_case_size(c, 1, 70, 4096);
-  a->d = rp_case_size(c, 1, 300, 768);
+  a->n = rp_case_size(c, 1, 70, tokens(c));
+  a->d = rp_case_size(c, 1, 300, width(c));
   a->kind = !c->bench && rp_rng_below(&c->rng, 2) ? RP_NORM_LAYER : RP_NORM_RMS;
   rp_case_in(c, &a->x, RP_CASE_REAL, area(a->n, a->d), 2);
   rp_case_in(c, &a->w, RP_CASE_REAL, a->d, 1);
@@ -144,8 +149,8 @@ static void case_norm(rp_case *c) {
 static void case_norm_bwd(rp_case *c) {
   rp_norm_bwd_args *a = &c->args.norm_bwd;
   rp_norm_args *f = &c->before.norm;
-  a->n = f->n = rp_case_size(c, 1, 70, 4096);
-  a->d = f->d = rp_case_size(c, 8, 300, 768); /* of few elements everything may cancel */
+  a->n = f->n = rp_case_size(c, 1, 70, tokens(c));
+  a->d = f->d = rp_case_size(c, 8, 300, width(c)); /* of few elements everything may cancel */
   a->kind = f->kind = !c->bench && rp_rng_below(&c->rng, 2) ? RP_NORM_LAYER : RP_NORM_RMS;
   c->before_op = RP_OP_norm;
   rp_case_also(c, rp_case_in(c, &a->x, RP_CASE_REAL, area(a->n, a->d), 2), &f->x);
@@ -170,8 +175,8 @@ static void case_norm_bwd(rp_case *c) {
 static void case_rope(rp_case *c) {
   rp_rope_args *a = &c->args.rope;
   a->from = rp_case_size(c, 0, 100000, 0);
-  a->count = rp_case_size(c, 1, 90, 4096);
-  a->h = 2 * rp_case_size(c, 1, 64, 64);
+  a->count = rp_case_size(c, 1, 90, tokens(c));
+  a->h = 2 * rp_case_size(c, 1, 64, c->size.h / 2);
   a->base = 10000;
   a->scale = rp_case_size(c, 1, 4, 1);
   rp_case_tensor *t = rp_case_at(c, &a->table, RP_CASE_REAL, area(a->count, a->h));
@@ -179,14 +184,15 @@ static void case_rope(rp_case *c) {
   t->factor = 1;
 }
 
-/* Rows of a call: three sequences of any length in tests, four of 1024 in the benchmark. */
-static rp_rows case_rows(rp_case *c, rp_row row[4], int longest, int plans) {
-  rp_rows r = {.count = rp_case_size(c, 1, 3, 4)};
+/* Rows of a call: up to three sequences of any length in tests, those of its size in the benchmark. */
+static rp_rows case_rows(rp_case *c, rp_row row[RP_CASE_ROWS], int longest, int plans) {
+  rp_rows r = {.count = rp_case_size(c, 1, 3, c->size.batch)};
   for (int i = 0; i < r.count; i++) {
-    const int n = rp_case_size(c, 1, longest, 1024);
-    row[i] = (rp_row){.tok = r.tokens,
-                      .n = n,
-                      .plan = plans > 1 ? (int32_t)rp_rng_below(&c->rng, (uint64_t)plans) : 0};
+    const int n = rp_case_size(c, 1, longest, c->size.step ? 1 : c->size.T);
+    row[i] = (rp_row){
+        .tok = r.tokens,
+        .n = n,
+        .plan = plans > 1 && !c->bench ? (int32_t)rp_rng_below(&c->rng, (uint64_t)plans) : 0};
     r.tokens += n;
     if (n > r.longest) r.longest = n;
   }
@@ -195,9 +201,9 @@ static rp_rows case_rows(rp_case *c, rp_row row[4], int longest, int plans) {
 
 static void heads(rp_case *c, int32_t *H, int32_t *Hk, int32_t *h) {
   static const int widths[] = {2, 6, 16, 64, 128};
-  *Hk = rp_case_size(c, 1, 3, 6);
-  *H = *Hk * rp_case_size(c, 1, 2, 1);
-  *h = c->bench ? 128 : widths[rp_rng_below(&c->rng, 5)];
+  *Hk = rp_case_size(c, 1, 3, c->size.Hk);
+  *H = *Hk * rp_case_size(c, 1, 2, c->bench ? c->size.H / c->size.Hk : 1);
+  *h = c->bench ? c->size.h : widths[rp_rng_below(&c->rng, 5)];
 }
 
 static void rope_table(rp_case *c, rp_ptr *at, int longest, int h) {
@@ -231,13 +237,13 @@ static void gate_cells(rp_case *c, rp_gate_args *a, rp_case_tensor *rows) {
     t->row = a->h;
     t->spread = t->least = 1;
     t->factor = 32;
-    rp_case_points(c, rows, sizeof(rp_row) * (size_t)i + offsetof(rp_row, cell), t);
+    rp_case_points(c, rows, sizeof(rp_row) * (size_t)i + offsetof(rp_row, cell), t, 0);
   }
 }
 
 static void case_gate(rp_case *c) {
   rp_gate_args *a = &c->args.gate;
-  rp_row row[4];
+  rp_row row[RP_CASE_ROWS];
   a->rows = case_rows(c, row, 80, 1);
   heads(c, &a->H, &a->Hk, &a->h);
   a->re = c->bench || rp_rng_below(&c->rng, 3);
@@ -250,12 +256,14 @@ static void case_gate(rp_case *c) {
   rp_case_out(c, &a->k, RP_CASE_COMPUTE, area(n, a->Hk * a->h), a->h, 32)->least = 1;
   rp_case_out(c, &a->v, RP_CASE_COMPUTE, area(n, a->Hk * a->h), a->h, 32)->least = 1;
   gate_cells(c, a, rp_case_bytes(c, &a->rows.row, row, sizeof *row * (size_t)a->rows.count));
+  /* q, k, x and g are read, q, k~ and v~ written; the output gate's part lies aside */
+  c->bytes = ((double)a->H * 2 + (double)a->Hk * 5) * a->h * n * (c->bf16 ? 2 : 4);
 }
 
 /* Gates near 1 make the sum over later tokens long, and cancel in (k_prev - k). */
 static void case_gate_bwd(rp_case *c) {
   rp_gate_bwd_args *a = &c->args.gate_bwd;
-  rp_row row[4];
+  rp_row row[RP_CASE_ROWS];
   a->rows = case_rows(c, row, 80, 1);
   heads(c, &a->H, &a->Hk, &a->h);
   a->re = c->bench || rp_rng_below(&c->rng, 3);
@@ -271,24 +279,66 @@ static void case_gate_bwd(rp_case *c) {
   t->role = RP_CASE_INOUT; /* columns o are not the op's */
   t->spread = 1;
   rp_case_bytes(c, &a->rows.row, row, sizeof *row * (size_t)a->rows.count);
+  /* of the projection k, x and g are read, and all that dq, dk and dv bring; q, k, x and g written */
+  c->bytes = (double)a->h * n *
+             (((double)a->H + 6.0 * a->Hk) * (c->bf16 ? 2 : 4) + ((double)a->H + 2.0 * a->Hk) * 4);
 }
 
-/* Two plans of patterns for Hk heads, at most 3. */
-static size_t patterns(rp_case *c, rp_pat pats[6], int Hk, int longest) {
+/* Two plans of patterns for Hk heads, at most 3; of the benchmark one, for as many as there are. */
+enum { PATS = 64 };
+static size_t patterns(rp_case *c, rp_pat pats[PATS], int Hk, int longest) {
   static const int D[] = {-1, 1, 2, 4, 16, 64};
-  for (int i = 0; i < 2 * Hk; i++) {
+  const int plans = c->bench ? 1 : 2;
+  for (int i = 0; i < plans * Hk; i++) {
     rp_pat *p = &pats[i];
-    *p = (rp_pat){c->bench ? 1 : D[rp_rng_below(&c->rng, 6)], 0, 0};
+    *p = c->bench ? c->size.pat : (rp_pat){D[rp_rng_below(&c->rng, 6)], 0, 0};
     if (!c->bench && rp_rng_below(&c->rng, 2))
       p->W = (int32_t)rp_rng_below(&c->rng, (uint64_t)longest + 3);
     if (!c->bench && rp_rng_below(&c->rng, 3) == 0) p->I = (int32_t)rp_rng_below(&c->rng, 9);
     if (p->D == -1 && !p->W && !p->I) p->W = 1;
   }
-  return sizeof *pats * 2 * (size_t)Hk;
+  return sizeof *pats * (size_t)(plans * Hk);
 }
 
-static double pairs(const rp_rows *rows) { /* dense, of the benchmark */
-  return (double)rows->tokens * (rows->longest + 1) / 2;
+/* Of the benchmark: keys that all queries of one head see together. */
+static double pairs(const rp_case *c) {
+  const rp_case_bench *z = &c->size;
+  if (!c->bench) return 0;
+  return (double)z->batch *
+         (double)(z->step ? rp_pat_keys(z->pat, z->T - 1) : rp_pat_pairs(z->pat, z->T));
+}
+
+/* Of the benchmark: caches that hold T tokens of each sequence, the blocks of a list side by side. */
+static int64_t blocks_of_list(const rp_case *c, bool ring) {
+  const int64_t n =
+      ring ? rp_pat_in_ring(c->size.pat, c->size.T, 0) : rp_pat_in_kept(c->size.pat, c->size.T, 0);
+  return (n + RP_KV_BLOCK - 1) / RP_KV_BLOCK;
+}
+static int64_t blocks_of_sequence(const rp_case *c) {
+  return c->size.Hk * (blocks_of_list(c, false) + blocks_of_list(c, true));
+}
+static int64_t cell_ints(const rp_case *c) { return 2 * c->size.Hk + blocks_of_sequence(c); }
+
+static int32_t cell_entry(const rp_case *c, int64_t i) {
+  const int64_t lists = 2 * c->size.Hk, kept = blocks_of_list(c, false);
+  const int64_t sequence = i / cell_ints(c), at = i % cell_ints(c);
+  const int64_t each = kept + blocks_of_list(c, true);
+  if (at < lists) return (int32_t)(lists + at / 2 * each + at % 2 * kept);
+  return (int32_t)(sequence * blocks_of_sequence(c) + at - lists);
+}
+
+static void bench_caches(rp_case *c, rp_kv *kv, rp_rows *rows, rp_row *row) {
+  rp_ptr nowhere;
+  kv->layers = 1;
+  kv->blocks = (int32_t)(c->size.batch * blocks_of_sequence(c));
+  for (int i = 0; i < rows->count; i++) row[i].pos = row[i].top = c->size.step ? c->size.T - 1 : 0;
+  rp_case_tensor *list = rp_case_bytes(c, &rows->row, row, sizeof *row * (size_t)rows->count);
+  rp_case_tensor *cells = rp_case_at(c, &nowhere, RP_CASE_I32, rows->count * cell_ints(c));
+  cells->places = 0;
+  cells->entry = cell_entry;
+  for (int i = 0; i < rows->count; i++)
+    rp_case_points(c, list, sizeof *row * (size_t)i + offsetof(rp_row, cell), cells,
+                   (size_t)(i * cell_ints(c)) * sizeof(int32_t));
 }
 
 /* Caches for the rows of a case: where they stand, a pool with blocks in any order, and cells of one layer
@@ -316,8 +366,8 @@ static void cache_cell(case_caches *x, int i, const rp_row *row, const rp_pat *p
   x->ints[i] = (size_t)at;
 }
 
-static void caches(rp_case *c, case_caches *x, rp_kv *kv, rp_row *row, int rows, const rp_pat *pats,
-                   int Hk) {
+static void random_caches(rp_case *c, case_caches *x, rp_kv *kv, rp_row *row, int rows,
+                          const rp_pat *pats, int Hk) {
   int32_t order[CASE_BLOCKS];
   for (int i = 0; i < CASE_BLOCKS; i++) order[i] = i;
   for (int i = CASE_BLOCKS - 1; i > 0; i--) {
@@ -343,7 +393,7 @@ static void cache_contents(rp_case *c, const case_caches *x, rp_rows *rows, cons
   for (int i = 0; x && i < rows->count; i++) {
     rp_case_tensor *t = rp_case_bytes(c, &nowhere, x->cell[i], x->ints[i] * sizeof(int32_t));
     t->places = 0;
-    rp_case_points(c, list, sizeof *row * (size_t)i + offsetof(rp_row, cell), t);
+    rp_case_points(c, list, sizeof *row * (size_t)i + offsetof(rp_row, cell), t, 0);
   }
 }
 
@@ -352,19 +402,21 @@ enum { ATTEND = 64, ATTEND_BACK = 512 };
 
 static void case_attend(rp_case *c) {
   rp_attend_args *a = &c->args.attend;
-  rp_row row[4];
-  rp_pat pats[12];
-  const bool cached = !c->bench && rp_rng_below(&c->rng, 2);
+  rp_row row[RP_CASE_ROWS];
+  rp_pat pats[PATS];
+  const bool cached = c->bench ? c->size.step : rp_rng_below(&c->rng, 2);
   a->rows = case_rows(c, row, cached ? 60 : 150, 2);
   heads(c, &a->H, &a->Hk, &a->h);
   a->pats_stride = a->Hk;
   a->scale = 1 / sqrt(a->h);
   const size_t pats_bytes = patterns(c, pats, a->Hk, a->rows.longest);
   case_caches x;
-  if (cached) {
-    caches(c, &x, &a->kv, row, a->rows.count, pats, a->Hk);
+  if (cached && c->bench)
+    bench_caches(c, &a->kv, &a->rows, row);
+  else if (cached)
+    random_caches(c, &x, &a->kv, row, a->rows.count, pats, a->Hk);
+  if (cached)
     rp_case_in(c, &a->kv.pool, RP_CASE_COMPUTE, a->kv.blocks * rp_kv_block_elements(a->h), 1);
-  }
   const int n = a->rows.tokens;
   rp_case_in(c, &a->q, RP_CASE_COMPUTE, area(n, a->H * a->h), 1);
   rp_case_in(c, &a->k, RP_CASE_COMPUTE, area(n, a->Hk * a->h), 1);
@@ -374,24 +426,30 @@ static void case_attend(rp_case *c) {
   t->role = RP_CASE_OUT;
   t->factor = ATTEND;
   t->least = 1;
-  cache_contents(c, cached ? &x : NULL, &a->rows, row);
+  if (!cached || !c->bench) cache_contents(c, cached ? &x : NULL, &a->rows, row);
   rp_case_bytes(c, &a->pats, pats, pats_bytes);
-  c->flops = 4 * pairs(&a->rows) * a->H * a->h;
+  c->flops = 4 * pairs(c) * a->H * a->h;
+  if (!c->size.step) return;
+  c->reads = true;
+  c->bytes = 2.0 * (double)rp_pat_cache(c->size.pat, c->size.T - 1, 0) * a->Hk * a->h *
+             (c->bf16 ? 2 : 4) * c->size.batch;
 }
 
 /* Exact: entries are copied. */
 static void case_append(rp_case *c) {
   rp_append_args *a = &c->args.append;
-  rp_row row[4];
-  rp_pat pats[12];
+  rp_row row[RP_CASE_ROWS];
+  rp_pat pats[PATS];
   case_caches x;
   int32_t H;
   a->rows = case_rows(c, row, 60, 2);
   heads(c, &H, &a->Hk, &a->h);
-  if (c->bench) a->Hk = 2;
   a->pats_stride = a->Hk;
   const size_t pats_bytes = patterns(c, pats, a->Hk, a->rows.longest);
-  caches(c, &x, &a->kv, row, a->rows.count, pats, a->Hk);
+  if (c->bench)
+    bench_caches(c, &a->kv, &a->rows, row);
+  else
+    random_caches(c, &x, &a->kv, row, a->rows.count, pats, a->Hk);
   const int64_t n = area(a->rows.tokens, a->Hk * a->h);
   rp_case_in(c, &a->k, RP_CASE_COMPUTE, n, 1);
   rp_case_in(c, &a->v, RP_CASE_COMPUTE, n, 1);
@@ -399,7 +457,7 @@ static void case_append(rp_case *c) {
                                      a->kv.blocks * rp_kv_block_elements(a->h), a->h, 0);
   pool->role = RP_CASE_INOUT;
   pool->spread = 1;
-  cache_contents(c, &x, &a->rows, row);
+  if (!c->bench) cache_contents(c, &x, &a->rows, row);
   rp_case_bytes(c, &a->pats, pats, pats_bytes);
   c->bytes = 4.0 * (double)n * (c->bf16 ? 2 : 4);
 }
@@ -407,8 +465,8 @@ static void case_append(rp_case *c) {
 static void case_attend_bwd(rp_case *c) {
   rp_attend_bwd_args *a = &c->args.attend_bwd;
   rp_attend_args *f = &c->before.attend;
-  rp_row row[4];
-  rp_pat pats[12];
+  rp_row row[RP_CASE_ROWS];
+  rp_pat pats[PATS];
   a->rows = f->rows = case_rows(c, row, 100, 2);
   heads(c, &a->H, &a->Hk, &a->h);
   f->H = a->H, f->Hk = a->Hk, f->h = a->h;
@@ -435,14 +493,14 @@ static void case_attend_bwd(rp_case *c) {
                   &f->rows.row);
   rp_case_also_at(c, rp_case_bytes(c, &a->pats, pats, patterns(c, pats, a->Hk, a->rows.longest)),
                   &f->pats);
-  c->flops = 10 * pairs(&a->rows) * a->H * a->h;
+  c->flops = 10 * pairs(c) * a->H * a->h;
 }
 
 static void case_ogate(rp_case *c) {
   rp_ogate_args *a = &c->args.ogate;
-  a->n = rp_case_size(c, 1, 70, 4096);
-  a->d = rp_case_size(c, 1, 300, 768);
-  a->ldp = a->d + rp_case_size(c, 0, 99, 4 * 768);
+  a->n = rp_case_size(c, 1, 70, tokens(c));
+  a->d = rp_case_size(c, 1, 300, width(c));
+  a->ldp = a->d + rp_case_size(c, 0, 99, 4 * width(c));
   rp_case_in(c, &a->a, RP_CASE_COMPUTE, area(a->n, a->d), 1);
   rp_case_in(c, &a->p, RP_CASE_COMPUTE, a->n * a->ldp, 1);
   rp_case_out(c, &a->y, RP_CASE_COMPUTE, area(a->n, a->d), a->d, 8);
@@ -451,9 +509,9 @@ static void case_ogate(rp_case *c) {
 
 static void case_ogate_bwd(rp_case *c) {
   rp_ogate_bwd_args *a = &c->args.ogate_bwd;
-  a->n = rp_case_size(c, 1, 70, 4096);
-  a->d = rp_case_size(c, 1, 300, 768);
-  a->ldp = a->d + rp_case_size(c, 0, 99, 4 * 768);
+  a->n = rp_case_size(c, 1, 70, tokens(c));
+  a->d = rp_case_size(c, 1, 300, width(c));
+  a->ldp = a->d + rp_case_size(c, 0, 99, 4 * width(c));
   rp_case_in(c, &a->a, RP_CASE_COMPUTE, area(a->n, a->d), 1);
   rp_case_in(c, &a->p, RP_CASE_COMPUTE, a->n * a->ldp, 1);
   rp_case_in(c, &a->dy, RP_CASE_REAL, area(a->n, a->d), 1);
@@ -470,8 +528,8 @@ static rp_act some_act(rp_case *c) {
 
 static void case_act(rp_case *c) {
   rp_act_args *a = &c->args.act;
-  a->n = rp_case_size(c, 1, 70, 4096);
-  a->f = rp_case_size(c, 1, 300, 3072);
+  a->n = rp_case_size(c, 1, 70, tokens(c));
+  a->f = rp_case_size(c, 1, 300, 4 * width(c));
   a->act = some_act(c);
   rp_case_in(c, &a->u, RP_CASE_COMPUTE, area(a->n, a->f) * (a->act == RP_ACT_SWIGLU ? 2 : 1), 2);
   /* 1 + erf cancels left of 0 */
@@ -480,8 +538,8 @@ static void case_act(rp_case *c) {
 
 static void case_act_bwd(rp_case *c) {
   rp_act_bwd_args *a = &c->args.act_bwd;
-  a->n = rp_case_size(c, 1, 70, 4096);
-  a->f = rp_case_size(c, 1, 300, 3072);
+  a->n = rp_case_size(c, 1, 70, tokens(c));
+  a->f = rp_case_size(c, 1, 300, 4 * width(c));
   a->act = some_act(c);
   const int64_t inner = area(a->n, a->f) * (a->act == RP_ACT_SWIGLU ? 2 : 1);
   rp_case_in(c, &a->u, RP_CASE_COMPUTE, inner, 2);
@@ -492,8 +550,8 @@ static void case_act_bwd(rp_case *c) {
 /* Losses are means of log-sum-exp of V logits, each a sum of d products. */
 static void case_head_loss(rp_case *c) {
   rp_head_loss_args *a = &c->args.head_loss;
-  a->n = rp_case_size(c, 1, 70, 1024);
-  a->d = rp_case_size(c, 1, 100, 768);
+  a->n = rp_case_size(c, 1, 70, tokens(c));
+  a->d = rp_case_size(c, 1, 100, width(c));
   a->V = rp_case_size(c, 2, 700, 32000);
   a->grad = c->bench || rp_rng_below(&c->rng, 3);
   a->weight = 0.5;
@@ -518,8 +576,8 @@ static void case_head_loss(rp_case *c) {
 
 static void case_pick(rp_case *c) {
   rp_pick_args *a = &c->args.pick;
-  a->n = rp_case_size(c, 1, 70, 1024);
-  a->d = rp_case_size(c, 1, 100, 768);
+  a->n = rp_case_size(c, 1, 70, tokens(c));
+  a->d = rp_case_size(c, 1, 100, width(c));
   a->V = rp_case_size(c, 2, 700, 32000);
   rp_case_in(c, &a->x, RP_CASE_COMPUTE, area(a->n, a->d), 1);
   rp_case_in(c, &a->w, RP_CASE_COMPUTE, area(a->V, a->d), 0.2);
@@ -538,6 +596,7 @@ static void case_pick(rp_case *c) {
   }
   rp_case_at(c, &a->best, RP_CASE_I32, a->n)->role = RP_CASE_OUT;
   c->flops = 2.0 * a->n * a->d * a->V;
+  c->reads = c->size.step;
 }
 
 /* Three ranges in two groups, the first of any length. */

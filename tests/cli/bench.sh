@@ -12,6 +12,24 @@ tiny=$RATPLUS_SOURCE/tests/data/config/tiny.json
 says "help" 0 "Usage: ratplus bench machine" "" "$R" bench --help
 says "the machine" 0 '"product_float32":{"one":' "*" "$R" bench machine --seconds 0.01 --json
 says "one kernel" 0 "act" "*" "$R" bench kernel act --seconds 0.001
+tiny_op="--seconds 0.001 --heads 2 --width 32"
+# Two sessions of 40 positions: the step sees 40 keys of 32 numbers, 39 of them in the caches.
+says "a step of attention, its FLOPs and bytes" 0 "\"flops\":$((2 * 4 * 40 * 32)),\"bytes\":$((2 * 39 * 2 * 32 * 2))," \
+  "" "$R" bench kernel attend $tiny_op --only decode --seq-len 40 --batch 2 --pattern D=1 --dtype bfloat16 --json
+flops=$((3 * 10 * (1 + 2 + 10 * 3 + 2) * 32)) # T=12, D=8, W=2: the window, and key 7 for queries 10 and 11
+says "attention backward of three sequences" 0 "\"flops\":$flops," "" \
+  "$R" bench kernel attend_bwd $tiny_op --seq-len 12 --batch 3 --pattern 'D=8,W=2' --dtype float32 --json
+says "rows of a product" 0 "2 rows, d=32" "" "$R" bench kernel gemm --seconds 0.001 --width 32 --batch 1,2
+says "heads that share keys" 0 "1x40, 4x16 (2), D=8" "" \
+  "$R" bench kernel attend --seconds 0.001 --width 64 --heads 4 --kv-heads 2 --seq-len 40 --pattern D=8 --batch 1
+says "gate, scan and rotation against the copy rate" 0 "memory copy" "" \
+  "$R" bench kernel gate $tiny_op --seq-len 4096 --batch 1
+says "a chart of kernels" 0 "attend" "wrote kernel.svg" \
+  "$R" bench kernel attend $tiny_op --seq-len 16,32 --pattern 'D=1;D=8' --dtype float32 --svg kernel.svg
+check "its lines" grep -q 'D=8.*: T^' kernel.svg
+says "a kernel that does not fit" 4 "" "of memory" "$R" bench kernel attend --seq-len 1048576 --memory 0.1
+says "a kernel that takes too long is left out" 0 "left out: attend float32 1x1000000" "" \
+  "$R" bench kernel attend $tiny_op --seq-len 16,1000000 --pattern D=1 --only prefill --patience 0.1 --batch 1
 says "training" 0 "tokens/s" "*" "$R" bench train --config "$tiny" --dtype float32 --pattern 'D=1;D=8' \
   --steps 1 --seconds 0.1
 "$R" bench train --config "$tiny" --dtype float32 --pattern D=1 --steps 1 --seconds 0.1 --json >out.txt 2>/dev/null
@@ -22,6 +40,14 @@ says "nothing named" 2 "" "bench what?" "$R" bench
 says "something else named" 2 "" "bench has no machin; did you mean machine?" "$R" bench machin
 says "a word too many" 2 "" "one word too many" "$R" bench machine attend
 says "no such op" 2 "" "nosuch: no such op; there are" "$R" bench kernel nosuch
+says "a pattern of an op that has none" 2 "" "act has no case of these sizes" "$R" bench kernel act --pattern D=8
+says "patterns of heads" 2 "" "D={1:4,8:2}" "$R" bench kernel attend --pattern 'D={1:4,8:2}'
+says "a kernel of no sequences" 2 "" "--batch 0: give numbers from 1 to 128" "$R" bench kernel attend --batch 0
+says "more than a call holds" 2 "" "more than one call can hold" \
+  "$R" bench kernel attend --seq-len 1073741823 --batch 64
+says "an odd head" 2 "" "heads of an even width" "$R" bench kernel attend --width 6 --heads 2
+says "keys that no query shares" 2 "" "cannot share 3" "$R" bench kernel attend --heads 4 --kv-heads 3
+says "a configuration of a kernel" 2 "" "bench kernel takes no configuration" "$R" bench kernel act lr=1
 says "no such level" 2 "" "must be one of cpu" "$R" bench kernel act --device gpu
 says "less than no time" 2 "" "--seconds -1" "$R" bench machine --seconds -1
 says "a time that is none" 2 "" "must be a number" "$R" bench machine --seconds soon
