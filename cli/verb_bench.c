@@ -12,6 +12,7 @@ static const belongs flag_kinds[] = {
     {"steps", "train model"},
     {"dtype", "kernel train model layer core curve"},
     {"pattern", "kernel train model layer core curve"},
+    {"ops", "train"},
     {"shard", "train"},
     {"ranks", "train"},
     {"deadline", "train"},
@@ -89,6 +90,7 @@ static int above(const cli_args *a, const char *flag, double most, double *out) 
 static int options(const cli_args *a, rp_bench_opts *o) {
   rp_bench_defaults(o);
   o->json = cli_has(a, "json");
+  o->ops = cli_has(a, "ops");
   o->seconds = cli_real(a, "seconds");
   o->dtypes = cli_text(a, "dtype");
   o->device = cli_text(a, "device");
@@ -269,6 +271,8 @@ static const cli_flag flags[] = {
      .value = "N",
      .help = "train: optimizer steps to time, in place of --seconds; model: steps of a decode "
              "(default: 16)"},
+    {.name = "ops",
+     .help = "train: also which ops a step's time goes to; they are waited for one by one"},
     {.name = "dtype",
      .type = CLI_TEXT,
      .value = "TYPES",

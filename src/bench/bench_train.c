@@ -22,6 +22,8 @@ typedef struct {
   double rate;    /* products, FLOP/s */
   double loss;
   double waited, busy, sent; /* of a step of this rank, over ranks: seconds, seconds, bytes */
+  rp_op_times ops;           /* of all steps that were timed */
+  int steps;
 } row;
 
 typedef struct {
@@ -159,6 +161,7 @@ static rp_status time_steps(rig *g, const task *t, const rp_bench_opts *o, row *
   rp_pats_free(&pats);
   if (st) return st;
   RP_TRY(step(g, t, plan, &took[0], err));
+  if (o->ops) rp_queue_time(g->q, &r->ops);
   const rp_comm_stats before = t->comm ? rp_comm_counts(t->comm) : (rp_comm_stats){0};
   for (bool more = true; more;) {
     RP_TRY(step(g, t, plan, &took[n], err));
@@ -166,6 +169,8 @@ static rp_status time_steps(rig *g, const task *t, const rp_bench_opts *o, row *
     more = n < most && (o->steps > 0 || n < 2 || spent < seconds);
     RP_TRY(same_mind(t, &more, err));
   }
+  rp_queue_time(g->q, NULL);
+  r->steps = n;
   if (t->comm) note_traffic(r, before, rp_comm_counts(t->comm), n);
   rp_download(g->q, &loss, g->loss, sizeof loss);
   RP_TRY(rp_wait(g->q, err));
@@ -221,6 +226,26 @@ static void add_ranks(rp_str *b, const task *t, const row *rows, int n) {
                 100 * hidden(&rows[i]));
 }
 
+/* Ops by the time they take of a step. */
+static void add_ops(rp_str *b, const row *r) {
+  bool told[RP_OP_COUNT] = {false};
+  rp_str_addf(b, "%s %s: ops     calls  ms a step  of step\n", rp_dtype_name(r->dtype), r->pattern);
+  for (;;) {
+    int most = -1;
+    for (int i = 0; i < RP_OP_COUNT; i++)
+      if (!told[i] && r->ops.count[i] && (most < 0 || r->ops.seconds[i] > r->ops.seconds[most]))
+        most = i;
+    if (most < 0) return;
+    told[most] = true;
+    const double s = r->ops.seconds[most] / r->steps;
+    rp_str_addf(b, "  %-16s %7lld %10.2f %6.1f%%", rp_op_name((rp_op)most),
+                (long long)(r->ops.count[most] / r->steps), 1e3 * s, 100 * s / r->seconds);
+    if (most == RP_OP_gemm)
+      rp_str_addf(b, "  %.1f%% of products", 100 * r->ops.product / r->steps / s / r->rate);
+    rp_str_add(b, "\n");
+  }
+}
+
 static void add_text(rp_str *b, const task *t, const row *rows, int n) {
   rp_str_addf(b, "%d layers, d=%d, %d heads of %d, V=%d, T=%d, batch %d; %s, %d threads\n", t->m.N,
               t->m.d, t->m.H, t->m.h, t->m.V, t->T, t->batch, rp_cpu()->name, rp_threads());
@@ -231,6 +256,8 @@ static void add_text(rp_str *b, const task *t, const row *rows, int n) {
                 r->pattern, r->tokens, r->seconds, r->flops / r->seconds * 1e-9, r->rate * 1e-9,
                 100 * r->flops / r->seconds / r->rate);
   }
+  for (int i = 0; i < n; i++)
+    if (rows[i].ops.count[RP_OP_gemm]) add_ops(b, &rows[i]);
   add_ranks(b, t, rows, n);
 }
 

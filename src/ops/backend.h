@@ -66,6 +66,7 @@ struct rp_queue {
   void *own;     /* the kind's */
   rp_error err;  /* sticky */
   rp_tape *tape; /* being recorded; NULL */
+  rp_op_times *times; /* NULL: not asked for */
 };
 
 /* Opens a kind's own part; fills kind, name, real, own. */

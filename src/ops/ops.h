@@ -297,6 +297,16 @@ RP_OPS(RP_X)
 #undef RP_X
 
 const char *rp_op_name(rp_op op);
+
+/* Where the time of a queue goes. From now on each op is waited for and counted in `times` (the
+ * caller's; NULL: no more), so that nothing overlaps any longer. */
+typedef struct {
+  int64_t count[RP_OP_COUNT];
+  double seconds[RP_OP_COUNT];
+  double product; /* FLOPs of the gemms */
+} rp_op_times;
+void rp_queue_time(rp_queue *q, rp_op_times *times);
+
 size_t rp_op_args_bytes(rp_op op);
 /* Scratch bytes the op takes from the queue for these shapes (pointers are not looked at). */
 size_t rp_op_scratch(const rp_device *d, rp_op op, const void *args);

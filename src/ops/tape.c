@@ -1,4 +1,6 @@
-/* tape.c - ops put between two marks, kept with their arguments to be put again. */
+/* tape.c - the way of an op onto its queue: timed where that is asked for, and kept with its
+ * arguments between two marks, to be put again. */
+#include "base/log.h"
 #include "ops/backend.h"
 
 /* Records one after another: the op, then its arguments in whole words. */
@@ -19,11 +21,30 @@ static void record(rp_tape *t, rp_op op, const void *args) {
   t->n = need;
 }
 
+static void put_timed(rp_queue *q, rp_op op, const void *args) {
+  rp_op_times *t = q->times;
+  q->d->kind->run(q);
+  const double from = rp_now();
+  q->d->kind->put(q, op, args);
+  q->d->kind->run(q);
+  t->seconds[op] += rp_now() - from;
+  t->count[op]++;
+  if (op == RP_OP_gemm) {
+    const rp_gemm_args *a = args;
+    t->product += 2.0 * a->M * a->N * a->K;
+  }
+}
+
 void rp_queue_put(rp_queue *q, rp_op op, const void *args) {
   if (q->err.status) return;
   if (q->tape) record(q->tape, op, args);
-  q->d->kind->put(q, op, args);
+  if (q->times)
+    put_timed(q, op, args);
+  else
+    q->d->kind->put(q, op, args);
 }
+
+void rp_queue_time(rp_queue *q, rp_op_times *times) { q->times = times; }
 
 rp_status rp_record_begin(rp_queue *q, rp_error *err) {
   if (q->tape) return rp_fail(err, RP_FAIL, "a recording is under way on this queue; end it first");
