@@ -1,4 +1,5 @@
-/* tile.h - small dense products on packed tiles, and the packing, for the attention drivers.
+/* tile.h - small dense products on packed tiles, the packing, and which queries meet which keys, for
+ * the attention drivers.
  *
  * A tile is row-major real memory with rows of a whole number of 64-byte lines. c[M][N] (+)= A B
  * with A(m, k) = a[m * am + k * ak], so that one function serves A, its transpose and broadcasts of
@@ -9,6 +10,7 @@
 
 #include "ops/cpu/kern/lanes.h"
 #include "ops/cpu/kern/vec.h"
+#include "pattern/segs.h"
 
 /* The register block is 6 rows x BLOCK_VECS vectors. */
 #if defined(__AVX512F__)
@@ -78,20 +80,50 @@ static void tile_mm(int M, int N, int K, const rp_real *a, int64_t am, int64_t a
   for (; n + VEC <= N; n += VEC) column_mm(1, M, K, a, am, ak, b + n, ldb, c + n, ldc, add);
 }
 
-/* to[count][hp] = rows of t (h columns from element `at`, `ld` elements apart), then zeros. */
+/* The queries [from, to) of a tile, nq from position t0 on, that see any of `count` keys of a segment
+ * from its entry `first` on; from is the beginning of a line. whole: all of them see all. */
+typedef struct {
+  int from, to;
+  bool whole;
+} tile_span;
+static inline tile_span queries_of(const rp_seg *g, int32_t first, int count, int32_t t0, int nq) {
+  const int64_t low = g->pos + (int64_t)first * g->step - t0;
+  const int64_t high = low + (int64_t)(count - 1) * g->step;
+  const int64_t from = low + g->near, end = high + g->far + 1;
+  tile_span s = {from <= 0   ? 0
+                 : from < nq ? (int)from / RP_LINE * RP_LINE
+                             : nq,
+                 end < nq ? (end > 0 ? (int)end : 0) : nq, false};
+  s.whole = high + g->near <= s.from && low + g->far >= s.to - 1;
+  return s;
+}
+
+/* Elements of a row of h in a tile: an odd number of lines, so that a column of the tile does not
+ * fall into a few sets of the first cache. */
+static inline int pitch_of(int h) { return ((h + RP_LINE - 1) / RP_LINE | 1) * RP_LINE; }
+
+/* to[count][ldt] = rows of t (h columns from element `at`, `ld` elements apart), then zeros. */
 static inline void pack_rows(rp_real *to, rp_tensor t, int64_t at, int64_t ld, int count, int h,
-                             int hp) {
+                             int ldt) {
   for (int i = 0; i < count; i++) {
-    load(to + (int64_t)i * hp, t, at + i * ld, h);
-    for (int c = h; c < hp; c++) to[(int64_t)i * hp + c] = 0;
+    load(to + (int64_t)i * ldt, t, at + i * ld, h);
+    for (int c = h; c < ldt; c++) to[(int64_t)i * ldt + c] = 0;
   }
 }
-/* to[hp][ld] = from[count][hp] turned; columns count .. ld are zero. */
-static inline void turn(rp_real *restrict to, const rp_real *restrict from, int count, int hp,
-                        int ld) {
-  for (int c = 0; c < hp; c++) {
-    for (int i = 0; i < count; i++) to[c * ld + i] = from[i * hp + c];
-    for (int i = count; i < ld; i++) to[c * ld + i] = 0;
+/* Asks for such rows: they lie too far apart for the processor to guess the next. */
+static inline void ask_rows(rp_tensor t, int64_t at, int64_t ld, int count, int h) {
+  const size_t bytes = (size_t)h * (size_t)rp_dtype_bytes(t.dtype);
+  for (int i = 0; i < count; i++) {
+    const uint8_t *row = rd(t, at + i * ld);
+    for (size_t b = 0; b < bytes; b += 64) __builtin_prefetch(row + b, 0, 2);
+  }
+}
+/* to[columns][ldt] = from[count][ld] turned; columns count .. ldt are zero. */
+static inline void turn(rp_real *restrict to, const rp_real *restrict from, int ld, int count,
+                        int columns, int ldt) {
+  for (int c = 0; c < columns; c++) {
+    for (int i = 0; i < count; i++) to[c * ldt + i] = from[i * ld + c];
+    for (int i = count; i < ldt; i++) to[c * ldt + i] = 0;
   }
 }
 
