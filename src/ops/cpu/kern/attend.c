@@ -57,12 +57,12 @@ static void soften(const work *w, int count, int from, int nq) {
     const rp_real *restrict s = w->s + i * LDT + from;
     for (int q = 0; q < nq; q++) max[q] = s[q] > max[q] ? s[q] : max[q];
   }
-  for (int q = 0; q < nq; q++) fix[q] = exp_real(fix[q] - max[q]);
+  for (int q = 0; q < nq; q++) fix[q] = exp_below(fix[q] - max[q]);
   for (int q = 0; q < nq; q++) sum[q] *= fix[q];
   for (int i = 0; i < count; i++) {
     rp_real *restrict s = w->s + i * LDT + from;
     for (int q = 0; q < nq; q++) {
-      const rp_real p = exp_real(s[q] - max[q]);
+      const rp_real p = exp_below(s[q] - max[q]);
       s[q] = p;
       sum[q] += p;
     }

@@ -70,7 +70,7 @@ static void grads(const job *j, const work *w, const rp_seg *g, int32_t first, i
     const int from = low > 0 ? (int)(low < j->np ? low : j->np) : 0;
     const int to = high < j->np ? (int)(high + 1) : j->np;
     rp_real *restrict p = w->p + i * LDT, *restrict s = w->s + i * LDT;
-    for (int q = 0; q < j->np; q++) p[q] = exp_real(p[q] - lse[q]);
+    for (int q = 0; q < j->np; q++) p[q] = exp_below(p[q] - lse[q]);
     for (int q = 0; q < from; q++) p[q] = 0;
     for (int q = to; q < j->np; q++) p[q] = 0;
     for (int q = 0; q < j->np; q++) s[q] = p[q] * (s[q] - delta[q]);

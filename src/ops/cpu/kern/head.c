@@ -31,7 +31,7 @@ static double sum_exp(rp_real *x, rp_real max, int64_t n, bool keep) {
   for (int64_t i = 0; i < n; i += RP_BLOCK) {
     rp_real e[RP_BLOCK], acc[RP_LANES] = {0};
     const int64_t m = n - i < RP_BLOCK ? n - i : RP_BLOCK;
-    for (int64_t j = 0; j < m; j++) e[j] = exp_real(x[i + j] - max);
+    for (int64_t j = 0; j < m; j++) e[j] = exp_below(x[i + j] - max);
     if (keep) memcpy(x + i, e, (size_t)m * sizeof(rp_real));
     int64_t j = 0;
     for (; j + RP_LANES <= m; j += RP_LANES)

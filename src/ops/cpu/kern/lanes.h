@@ -102,6 +102,7 @@ static inline const rp_row *rows_of(rp_cpu_ctx *c, const rp_rows *r, const rp_kv
 
 #ifdef RP_REAL_DOUBLE
 static inline double exp_real(double x) { return exp(x); }
+static inline double exp_below(double x) { return exp(x); }
 static inline double erf_real(double x) { return erf(x); }
 static inline double tanh_real(double x) { return tanh(x); }
 static inline double sqrt_real(double x) { return sqrt(x); }
@@ -117,45 +118,53 @@ static inline uint32_t f32_to_bits(float f) {
   memcpy(&u, &f, 4);
   return u;
 }
+/* Polynomials are summed in pairs, not from one end: a chain of dependent products is what such a
+ * function would wait for. */
+
+/* exp(x) = p 2^n for |x| < 104; *bits: n + 0x4b400000. */
+static inline float exp_parts(float x, uint32_t *bits) {
+  const float magic = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer */
+  const float shifted = x * 1.44269504f + magic;
+  const float n = shifted - magic;
+  const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f, s = r * r;
+  const float high = 1.394216109e-3f * s + (8.363776144e-3f * r + 4.166636345e-2f);
+  *bits = f32_to_bits(shifted);
+  return (high * s + (1.666657336e-1f * r + 5.000000029e-1f)) * s + r + 1.0f;
+}
 /* 2 ulp (1 where the result is normal); 0 below -104, infinity above 88.73, NaN stays. The scale is
  * applied in two halves so that neither end leaves the exponent range too early. */
 static inline float exp_real(float x) {
-  const float magic = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer */
+  uint32_t bits;
   x = x < -104.0f ? -104.0f : x;
   x = x > 89.0f ? 89.0f : x;
-  const float shifted = x * 1.44269504f + magic;
-  const float n = shifted - magic;
-  const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
-  float p = 1.394216109e-3f;
-  p = p * r + 8.363776144e-3f;
-  p = p * r + 4.166636345e-2f;
-  p = p * r + 1.666657336e-1f;
-  p = p * r + 5.000000029e-1f;
-  p = (p * r) * r + r + 1.0f;
-  const uint32_t i = f32_to_bits(shifted) - 0x4b400000u + 256; /* n + 256 > 0 */
-  const uint32_t half = i >> 1;
+  const float p = exp_parts(x, &bits);
+  const uint32_t i = bits - 0x4b400000u + 256, half = i >> 1; /* n + 256 > 0 */
   return p * bits_to_f32((half - 1) << 23) * bits_to_f32((i - half - 1) << 23);
+}
+/* The same where x <= 88 is known, as in a softmax, and results below 2^-125 may be 0. */
+static inline float exp_below(float x) {
+  uint32_t bits;
+  const float p = exp_parts(x, &bits);
+  const float scaled = p * bits_to_f32((bits - 0x4b400000u + 127) << 23);
+  return x < -86.6f ? 0.0f : scaled;
 }
 /* Absolute error 1e-7; NaN stays. */
 static inline float erf_real(float x) {
   const float t = fabsf(x), s = x * x;
-  float p = -5.976893800e-4f;
-  p = p * s + 4.990980253e-3f;
-  p = p * s - 2.676556700e-2f;
-  p = p * s + 1.128180277e-1f;
-  p = p * s - 3.761249432e-1f;
-  p = p * s + 1.283791500e-1f;
+  const float s2 = s * s;
+  const float p =
+      ((-5.976893800e-4f * s + 4.990980253e-3f) * s2 + (-2.676556700e-2f * s + 1.128180277e-1f)) *
+          s2 +
+      (-3.761249432e-1f * s + 1.283791500e-1f);
   const float near0 = p * x + x;
   const float u = t > 4.0f ? 4.0f : t; /* erf is 1 to float32 from 3.92 on */
-  float q = 2.090955570e-5f;
-  q = q * u - 4.323030063e-4f;
-  q = q * u + 4.160526998e-3f;
-  q = q * u - 2.509149679e-2f;
-  q = q * u + 1.082366194e-1f;
-  q = q * u + 6.333866465e-1f;
-  q = q * u + 1.294951591e-1f;
-  q = (q * u - 1.705520319e-4f) + u;
-  const float far0 = copysignf(1.0f - exp_real(-q), x);
+  const float u2 = u * u;
+  const float high =
+      (2.090955570e-5f * u - 4.323030063e-4f) * u2 + (4.160526998e-3f * u - 2.509149679e-2f);
+  const float low =
+      (1.082366194e-1f * u + 6.333866465e-1f) * u2 + (1.294951591e-1f * u - 1.705520319e-4f);
+  const float q = high * (u2 * u2) + low + u;
+  const float far0 = copysignf(1.0f - exp_below(-q), x);
   return t > 0.92f ? far0 : near0;
 }
 /* Absolute error 2e-7; NaN stays. */
