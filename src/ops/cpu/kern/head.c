@@ -3,7 +3,7 @@
 /* The head: logits of a chunk of rows at a time, so that [n, V] never exists whole. The chunk
  * depends on the shape alone. */
 enum { IGNORED = -100 };
-static const int64_t chunk_elements = 8 << 20;
+static const int64_t chunk_elements = 16 << 20;
 
 static int32_t chunk_rows(int32_t n, int32_t V) {
   int64_t rows = chunk_elements / V;
