@@ -121,7 +121,7 @@ static void forward_is_the_definition(void **state) {
   const int levels = kern_levels(l);
   rp_rng r = check_rng(1);
   for (int round = 0; round < 24; round++) {
-    const shape s = some_shape(&r, round % 4 ? 90 : 200);
+    const shape s = some_shape(&r, round % 4 ? 90 : 300);
     const rp_rng draw = check_rng(100 + (uint64_t)round);
     for (int i = 0; i < levels; i++)
       for (int half = 0; half < (i ? 2 : 1); half++) {

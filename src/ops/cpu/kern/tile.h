@@ -81,7 +81,7 @@ static void tile_mm(int M, int N, int K, const rp_real *a, int64_t am, int64_t a
 }
 
 /* The queries [from, to) of a tile, nq from position t0 on, that see any of `count` keys of a segment
- * from its entry `first` on; from is the beginning of a line. whole: all of them see all. */
+ * from its entry `first` on, in whole lines (to may also be nq). whole: all of them see all. */
 typedef struct {
   int from, to;
   bool whole;
@@ -89,11 +89,10 @@ typedef struct {
 static inline tile_span queries_of(const rp_seg *g, int32_t first, int count, int32_t t0, int nq) {
   const int64_t low = g->pos + (int64_t)first * g->step - t0;
   const int64_t high = low + (int64_t)(count - 1) * g->step;
-  const int64_t from = low + g->near, end = high + g->far + 1;
-  tile_span s = {from <= 0   ? 0
-                 : from < nq ? (int)from / RP_LINE * RP_LINE
-                             : nq,
-                 end < nq ? (end > 0 ? (int)end : 0) : nq, false};
+  const int64_t begin = low + g->near, end = high + g->far + 1;
+  tile_span s = {0, nq, false};
+  if (begin > 0) s.from = begin < nq ? (int)begin / RP_LINE * RP_LINE : nq;
+  if (end <= nq - RP_LINE) s.to = end > 0 ? (int)round_up((size_t)end, RP_LINE) : 0;
   s.whole = high + g->near <= s.from && low + g->far >= s.to - 1;
   return s;
 }
