@@ -123,15 +123,16 @@ def now(device):
     return time.perf_counter()
 
 
-def measure(o, recurrent, D, dtype):
+def trainer(o, recurrent, D, dtype):
+    """A function that makes one optimizer step and returns its seconds."""
     torch.manual_seed(0)
     net = Net(o, recurrent).to(o.device)
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=0.1,
                                   fused=True)
     run = torch.compile(net) if o.compile else net
     ids = torch.randint(o.vocab, (o.batch, o.seq_len + 1), device=o.device)
-    times = []
-    for _ in range(o.warmup + o.steps):
+
+    def step():
         at = now(o.device)
         with torch.autocast(o.device, torch.bfloat16, enabled=dtype == torch.bfloat16):
             loss = run(ids[:, :-1], ids[:, 1:], D)
@@ -139,7 +140,14 @@ def measure(o, recurrent, D, dtype):
         nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        times.append(now(o.device) - at)
+        return now(o.device) - at
+
+    return step
+
+
+def measure(o, recurrent, D, dtype):
+    step = trainer(o, recurrent, D, dtype)
+    times = [step() for _ in range(o.warmup + o.steps)]
     return sorted(times[o.warmup :])[o.steps // 2]
 
 

@@ -73,6 +73,18 @@ says "the largest batch that fits" 0 "decode   bfloat16  D=8" "" \
 says "the paper's protocol" 0 '"seq_len":64,"batch":1,' "" \
   "$R" bench model $small --protocol paper --only decode --seq-len 64 --batch 1 --steps 3 --json
 says "a configuration's shape" 0 "work" "*" "$R" bench model --config "$tiny" --seq-len 16 --seconds 0.01
+# A model on disk: three layers of width 64 trained in PyTorch, as a directory in each type.
+if "$R" --version | grep -q '^built in:.* zip '; then
+  "$R" convert "$RATPLUS_SOURCE/tests/data/reference/ratplus.pth" model --dtype bfloat16 >/dev/null 2>&1
+  says "a model on disk, its weights in the pages of their file" 0 "model: 3 layers, d=64, 4 heads of 16, f=256, V=97" "" \
+    "$R" bench model --model model --dtype bfloat16 --seq-len 32 --batch 1,3 --seconds 0.01
+  says "the same converted, and in both types" 0 "decode   float32   D=1 " "" \
+    "$R" bench model --model model --dtype bfloat16,float32 --seq-len 32 --seconds 0.01
+  says "a layer of its shape" 0 "layer: d=64, 4 heads of 16;" "" \
+    "$R" bench layer --model model --seq-len 32 --seconds 0.01
+else
+  echo "ok - a model on disk # SKIP built without libzip"
+fi
 says "no recurrence" 0 "attention only" "" "$R" bench model $small --attention-only --seq-len 16
 says "what takes too long is left out" 0 "left out: prefill bfloat16 D=1, T=100000, batch 1" "" \
   "$R" bench model $small --seq-len 16,100000 --pattern D=1 --only prefill --patience 0.1
