@@ -12,7 +12,7 @@ static const belongs flag_kinds[] = {
     {"steps", "train model"},
     {"dtype", "kernel train model layer core curve"},
     {"pattern", "kernel train model layer core curve"},
-    {"ops", "train"},
+    {"ops", "train model"},
     {"shard", "train"},
     {"ranks", "train"},
     {"deadline", "train"},
@@ -51,6 +51,8 @@ static int check_flags(const cli_args *a, const char *sub) {
     if (cli_has(a, flag_kinds[i].flag) && !among(flag_kinds[i].kinds, sub))
       return cli_fail(RP_USAGE, "bench %s takes no --%s; it is for bench %s", sub,
                       flag_kinds[i].flag, flag_kinds[i].kinds);
+  if (cli_has(a, "ops") && cli_has(a, "json"))
+    return cli_fail(RP_USAGE, "--ops prints a table; leave out --json");
   return 0;
 }
 
@@ -272,7 +274,7 @@ static const cli_flag flags[] = {
      .help = "train: optimizer steps to time, in place of --seconds; model: steps of a decode "
              "(default: 16)"},
     {.name = "ops",
-     .help = "train: also which ops a step's time goes to; they are waited for one by one"},
+     .help = "train, model: also which ops the time goes to; they are waited for one by one"},
     {.name = "dtype",
      .type = CLI_TEXT,
      .value = "TYPES",

@@ -14,7 +14,7 @@ static shape some_shape(rp_rng *r) {
   s.re = check_pick(r, 0, 3) > 0;
   s.rope = check_pick(r, 0, 3) > 0;
   for (int i = 0; i < s.rows; i++) {
-    s.n[i] = check_pick(r, 0, 4) ? check_pick(r, 1, 40) : 1;
+    s.n[i] = check_pick(r, 0, 4) ? check_pick(r, 1, 80) : 1;
     s.tokens += s.n[i];
     if (s.n[i] > s.longest) s.longest = s.n[i];
   }

@@ -17,7 +17,7 @@ typedef struct {
   int json;       /* one JSON object instead of a table */
   double seconds; /* to spend on each figure, about; 0: its default */
   int steps;      /* train: optimizer steps to time; 0: as `seconds` says */
-  int ops;        /* train: also the time by op, which are then waited for one by one */
+  int ops;        /* train, model: also the time by op (text only); each is then waited for */
   /* "float32", "bfloat16", or both with a comma; NULL: both (train), or the model's own, bfloat16 for
    * random weights (model, layer, core, curve). */
   const char *dtypes;

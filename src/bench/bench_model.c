@@ -28,6 +28,7 @@ typedef struct {
   const rp_model_settings *m;
   rp_dtype dtype;
   double weights;
+  rp_str ops; /* with --ops: the lines of each figure */
   int done, of;
 } bench;
 
@@ -82,6 +83,7 @@ typedef struct {
   int64_t T, span;
   int step, steps;
   double flops, bytes; /* of all steps so far */
+  rp_op_times ops;     /* of all runs */
 } rig;
 
 static void rig_close(rig *g) {
@@ -196,6 +198,15 @@ static void choose_steps(rig *g, const rp_bench_opts *o) {
 
 /* ---- figures ---- */
 
+static void time_ops(rig *g) {
+  if (g->b->w->o.ops) rp_engine_time(g->e, &g->ops);
+}
+static void note_ops(bench *b, const rig *g, const rp_figure *f) {
+  if (b->w->o.ops)
+    rp_figure_ops(&b->ops, &g->ops, f->runs, f->seconds, b->l->product[b->dtype == RP_BF16],
+                  "%s %s, T=%lld", rp_figure_work(f), f->pattern, (long long)f->T);
+}
+
 static rp_status measure(bench *b, rp_figure *f, const rp_pats *p, const char *pattern,
                          rp_error *err) {
   rig g = {0};
@@ -205,16 +216,19 @@ static rp_status measure(bench *b, rp_figure *f, const rp_pats *p, const char *p
   RP_GO(rig_open(&g, b, f, p, pattern, err));
   if (!f->decode) {
     if (rp_figure_limit(f, b->l) < 1) RP_GO(prefill_once(&g, &seconds, &done, err));
+    time_ops(&g);
     RP_GO(rp_figure_time(f, prefill_once, &g, b->w->o.seconds, 1024, err));
   } else {
     choose_steps(&g, &b->w->o);
     /* One step that is not timed, in front of the first. */
     for (int i = 0; i < g.batch; i++) RP_GO(rp_session_skip(g.s[i], g.T - g.span - 1, err));
     RP_GO(rp_engine_call(g.e, g.feed, g.batch, err));
+    time_ops(&g);
     RP_GO(rp_figure_time(f, decode_once, &g, b->w->o.seconds, g.steps, err));
     f->flops = g.flops / f->runs;
     f->bytes = g.bytes / f->runs;
   }
+  note_ops(b, &g, f);
   RP_GO(rp_figures_add(b->all, f, err));
 fail:
   rig_close(&g);
@@ -309,6 +323,17 @@ fail:
   return st;
 }
 
+/* The lines of the ops behind the table. */
+static rp_status add_ops(const bench *b, char **text, rp_error *err) {
+  rp_str s = {0};
+  if (!b->ops.len) return RP_OK;
+  rp_str_add(&s, *text);
+  rp_str_add(&s, b->ops.s);
+  rp_free(*text);
+  *text = rp_str_take(&s);
+  return *text ? RP_OK : rp_fail_memory(err, b->ops.len, "the benchmark's table");
+}
+
 static rp_status every_dtype(const rp_work *w, rp_figures *all, char **text, rp_error *err) {
   rp_limits l = {0};
   rp_status st = RP_OK;
@@ -325,7 +350,9 @@ static rp_status every_dtype(const rp_work *w, rp_figures *all, char **text, rp_
   }
   RP_GO(rp_work_any(w, all, err));
   RP_GO(rp_work_report(w, b.m, all, &l, text, err));
+  RP_GO(add_ops(&b, text, err));
 fail:
+  rp_str_free(&b.ops);
   rp_model_close(b.model);
   rp_device_close(b.d);
   return st;

@@ -226,27 +226,7 @@ static void add_ranks(rp_str *b, const task *t, const row *rows, int n) {
                 100 * hidden(&rows[i]));
 }
 
-/* Ops by the time they take of a step. */
-static void add_ops(rp_str *b, const row *r) {
-  bool told[RP_OP_COUNT] = {false};
-  rp_str_addf(b, "%s %s: ops     calls  ms a step  of step\n", rp_dtype_name(r->dtype), r->pattern);
-  for (;;) {
-    int most = -1;
-    for (int i = 0; i < RP_OP_COUNT; i++)
-      if (!told[i] && r->ops.count[i] && (most < 0 || r->ops.seconds[i] > r->ops.seconds[most]))
-        most = i;
-    if (most < 0) return;
-    told[most] = true;
-    const double s = r->ops.seconds[most] / r->steps;
-    rp_str_addf(b, "  %-16s %7lld %10.2f %6.1f%%", rp_op_name((rp_op)most),
-                (long long)(r->ops.count[most] / r->steps), 1e3 * s, 100 * s / r->seconds);
-    if (most == RP_OP_gemm)
-      rp_str_addf(b, "  %.1f%% of products", 100 * r->ops.product / r->steps / s / r->rate);
-    rp_str_add(b, "\n");
-  }
-}
-
-static void add_text(rp_str *b, const task *t, const row *rows, int n) {
+static void add_text(rp_str *b, const task *t, const rp_bench_opts *o, const row *rows, int n) {
   rp_str_addf(b, "%d layers, d=%d, %d heads of %d, V=%d, T=%d, batch %d; %s, %d threads\n", t->m.N,
               t->m.d, t->m.H, t->m.h, t->m.V, t->T, t->batch, rp_cpu()->name, rp_threads());
   rp_str_add(b, "dtype     pattern          tokens/s   s/step  GFLOP/s  products  share\n");
@@ -257,7 +237,9 @@ static void add_text(rp_str *b, const task *t, const row *rows, int n) {
                 100 * r->flops / r->seconds / r->rate);
   }
   for (int i = 0; i < n; i++)
-    if (rows[i].ops.count[RP_OP_gemm]) add_ops(b, &rows[i]);
+    if (o->ops)
+      rp_figure_ops(b, &rows[i].ops, rows[i].steps, rows[i].seconds, rows[i].rate, "%s %s",
+                    rp_dtype_name(rows[i].dtype), rows[i].pattern);
   add_ranks(b, t, rows, n);
 }
 
@@ -283,13 +265,13 @@ static void add_json(rp_str *b, const task *t, const row *rows, int n) {
   rp_str_add(b, "]}\n");
 }
 
-static rp_status report(const task *t, const row *rows, int n, int json, char **text,
+static rp_status report(const task *t, const rp_bench_opts *o, const row *rows, int n, char **text,
                         rp_error *err) {
   rp_str b = {0};
-  if (json)
+  if (o->json)
     add_json(&b, t, rows, n);
   else
-    add_text(&b, t, rows, n);
+    add_text(&b, t, o, rows, n);
   *text = rp_str_take(&b);
   return *text ? RP_OK : rp_fail_memory(err, 4096, "the benchmark's table");
 }
@@ -307,7 +289,7 @@ static rp_status run(const task *t, const rp_bench_opts *o, char **words, int dt
     }
     RP_TRY(bench_dtype(t, o, first, patterns, err));
   }
-  return report(t, rows, dtypes * patterns, o->json, text, err);
+  return report(t, o, rows, dtypes * patterns, text, err);
 }
 
 static rp_status bench(const task *t, const rp_bench_opts *o, char **text, rp_error *err) {

@@ -1,5 +1,7 @@
 #include "bench/figure.h"
 
+#include <stdarg.h>
+
 #include "base/json.h"
 #include "base/log.h"
 #include "bench/rate.h"
@@ -146,4 +148,32 @@ rp_status rp_figures_report(const rp_figures *all, const rp_limits *l, const cha
   }
   *text = rp_str_take(&b);
   return *text ? RP_OK : rp_fail_memory(err, 4096, "the benchmark's table");
+}
+
+/* The op that takes the most time of those not yet told; -1: none. */
+static int longest(const rp_op_times *t, const bool *told) {
+  int most = -1;
+  for (int i = 0; i < RP_OP_COUNT; i++)
+    if (!told[i] && t->count[i] && (most < 0 || t->seconds[i] > t->seconds[most])) most = i;
+  return most;
+}
+
+void rp_figure_ops(rp_str *b, const rp_op_times *t, int runs, double seconds, double rate,
+                   const char *name, ...) {
+  bool told[RP_OP_COUNT] = {false};
+  char text[96];
+  va_list ap;
+  va_start(ap, name);
+  rp_vsnprintf(text, sizeof text, name, ap);
+  va_end(ap);
+  rp_str_addf(b, "\n%-34s calls        ms   share\n", text);
+  for (int i; (i = longest(t, told)) >= 0; told[i] = true) {
+    const double s = t->seconds[i] / runs;
+    rp_str_addf(b, "  %-30s %7.0f %9.2f %6.1f%%", rp_op_name((rp_op)i), (double)t->count[i] / runs,
+                1e3 * s, 100 * s / seconds);
+    if (i == RP_OP_gemm)
+      rp_str_addf(b, "  %.1f%% of products, %.1f GB/s", 100 * t->product / runs / s / rate,
+                  1e-9 * t->moved / runs / s);
+    rp_str_add(b, "\n");
+  }
 }

@@ -9,6 +9,7 @@
 
 #include "base/str.h"
 #include "config/settings.h"
+#include "ops/ops.h"
 #include "ratplus/bench.h"
 
 typedef struct {
@@ -54,6 +55,11 @@ enum { RP_FIGURE_RUNS = 1024 };
  * and ends. */
 rp_status rp_figure_time(rp_figure *f, rp_timed run, void *ctx, double seconds, int most,
                          rp_error *err);
+
+/* Which ops the time of `runs` runs went to, of which one takes `seconds` (not counting what it waits
+ * for here); rate: of products, FLOP/s. The name is printf's. */
+void rp_figure_ops(rp_str *b, const rp_op_times *t, int runs, double seconds, double rate,
+                   const char *name, ...) RP_PRINTF(6, 7);
 
 /* A table, or JSON with `head` (members of an object, without braces) in front of the figures and `more`
  * (NULL: nothing) behind them. */

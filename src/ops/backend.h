@@ -63,9 +63,9 @@ struct rp_device {
 
 struct rp_queue {
   rp_device *d;
-  void *own;     /* the kind's */
-  rp_error err;  /* sticky */
-  rp_tape *tape; /* being recorded; NULL */
+  void *own;          /* the kind's */
+  rp_error err;       /* sticky */
+  rp_tape *tape;      /* being recorded; NULL */
   rp_op_times *times; /* NULL: not asked for */
 };
 

@@ -303,7 +303,7 @@ const char *rp_op_name(rp_op op);
 typedef struct {
   int64_t count[RP_OP_COUNT];
   double seconds[RP_OP_COUNT];
-  double product; /* FLOPs of the gemms */
+  double product, moved; /* of the gemms: FLOPs, and bytes of their three operands */
 } rp_op_times;
 void rp_queue_time(rp_queue *q, rp_op_times *times);
 

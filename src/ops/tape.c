@@ -32,6 +32,9 @@ static void put_timed(rp_queue *q, rp_op op, const void *args) {
   if (op == RP_OP_gemm) {
     const rp_gemm_args *a = args;
     t->product += 2.0 * a->M * a->N * a->K;
+    t->moved += (double)a->M * a->K * (double)rp_dtype_bytes(a->a.dtype) +
+                (double)a->N * a->K * (double)rp_dtype_bytes(a->b.dtype) +
+                (double)a->M * a->N * (double)rp_dtype_bytes(a->c.dtype);
   }
 }
 

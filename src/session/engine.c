@@ -70,6 +70,8 @@ static rp_net_opts net_opts(const rp_engine *e, rp_dtype compute) {
   return (rp_net_opts){.batch = 1, .T = e->o.chunk, .dtype = compute, .infer = true};
 }
 
+void rp_engine_time(rp_engine *e, rp_op_times *times) { rp_queue_time(e->q, times); }
+
 rp_status rp_engine_plan(const rp_device *d, const rp_model_settings *m, rp_dtype compute,
                          const rp_engine_opts *o, uint64_t *work, rp_error *err) {
   rp_engine e = {0};

@@ -19,6 +19,9 @@ const rp_model_settings *rp_model_settings_of(const rp_model *m);
  * behind them. RP_NO_MEMORY when the pool is full. */
 rp_status rp_session_skip(rp_session *s, int64_t tokens, rp_error *err);
 
+/* For benchmarks: where the time of the engine's queue goes (ops/ops.h); NULL: no more. */
+void rp_engine_time(rp_engine *e, rp_op_times *times);
+
 /* Bytes that an engine with these options takes beside its pool, without allocating. */
 rp_status rp_engine_plan(const rp_device *d, const rp_model_settings *m, rp_dtype compute,
                          const rp_engine_opts *o, uint64_t *work, rp_error *err);
