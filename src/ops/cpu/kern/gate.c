@@ -154,10 +154,11 @@ void RP_DRIVER(gate)(rp_cpu_ctx *c, const void *args) {
                   a->p.dtype == a->v.dtype;
   const rp_row *row = rows_of(c, &a->rows, &a->kv, "gate");
   if (!row || !dtypes(c, ok, "gate")) return;
-  const int each = heads_of(&a->rows, a->Hk, a->h, c->threads);
+  const int threads = team_for(c, (int64_t)a->rows.tokens * (a->H + 2 * a->Hk) * a->h);
+  const int each = heads_of(&a->rows, a->Hk, a->h, threads);
   const int64_t units = units_of(&a->rows, a->Hk, each);
   const size_t reals = GATE_ROWS * widest(a->Hk, a->h);
-#pragma omp parallel for num_threads(c->threads) schedule(static)
+#pragma omp parallel for num_threads(threads) schedule(static)
   for (int64_t i = 0; i < units; i++) {
     const unit u = unit_at(row, a->Hk, a->h, each, i);
     gate_unit(a, &u, (rp_real *)c->scratch + (size_t)omp_get_thread_num() * reals);

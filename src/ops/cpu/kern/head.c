@@ -247,7 +247,7 @@ void RP_DRIVER(pick)(rp_cpu_ctx *c, const void *args) {
         a->logits.at ? (rp_real *)a->logits.at + (int64_t)row * a->V : (rp_real *)c->scratch;
     const rp_gemm_args p = pick_product(a, row, m, (rp_ptr){(uintptr_t)logits});
     c->gemm(c, &p, pick_own(a));
-#pragma omp parallel for num_threads(c->threads) schedule(static)
+#pragma omp parallel for num_threads(m == 1 ? 1 : c->threads) schedule(static)
     for (int32_t i = 0; i < m; i++) pick_row(a, row + i, logits + (int64_t)i * a->V);
   }
 }
