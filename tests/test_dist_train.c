@@ -119,6 +119,17 @@ static int count_in(const char *path, const char *part) {
   return n;
 }
 
+/* The number behind the first `part` of a file; -1: there is none. */
+static long number_in(const char *path, const char *part) {
+  static char text[1 << 16];
+  FILE *f = fopen(path, "r");
+  if (!f) return -1;
+  text[fread(text, 1, sizeof text - 1, f)] = 0;
+  fclose(f);
+  const char *at = strstr(text, part);
+  return at ? strtol(at + strlen(part), NULL, 10) : -1;
+}
+
 static void say(const char *name, const char *value) { setenv(name, value, 1); }
 
 /* Trains in run directory `name` on so many ranks; stops after iteration stop_at (-1: not). */
@@ -611,6 +622,8 @@ static void bad_rank_is_named(void **state) {
   assert_int_equal(count_in(check_path("log"), warning), 1);
   assert_int_equal(count_in(check_path("log"), "not finite on rank 1, "), 4);
   assert_int_equal(count_in(check_path("log"), "not finite on rank 0, "), 0);
+  /* its data too are those told: the second rank has the second half */
+  assert_true(number_in(check_path("log"), "the last at token ") > STEPS * SHARDS * BOX_T / 2);
   say("BOX_BAD", "1");
   say("BOX_RUN", check_path("bad-for-good"));
   say("BOX_LOG", check_path("log2"));

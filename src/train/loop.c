@@ -81,7 +81,7 @@ enum { PATH_ROOM = 4096 };
 static rp_status name_folder(saving *s, const char *dir, char room[PATH_ROOM], rp_error *err) {
   s->named = true;
   rp_snprintf(room, PATH_ROOM, "%s", dir);
-  return rp_together_text(s->r->comm, room, PATH_ROOM, err);
+  return rp_together_text(s->r->comm, 0, room, PATH_ROOM, err);
 }
 
 static rp_status write_weights(rp_training *r, const char *dir, rp_error *err) {
@@ -267,16 +267,20 @@ static void tell_step(const rp_training *r, const rp_metrics *m, double grad_nor
   rp_training_tell(r, &e);
 }
 
-static void report_skips(const rp_training *r, const rp_step_result *x, const rp_together *all) {
-  char who[160] = "";
-  if (r->rank) return;
+/* The data told are those of the rank that had the value. */
+static rp_status report_skips(const rp_training *r, const rp_step_result *x, const rp_together *all,
+                              rp_error *err) {
+  char who[160] = "", at[512] = "";
+  bool any = false;
+  for (int i = 0; i < x->passes; i++) any = any || x->pass[i].skipped;
+  if (!any) return RP_OK;
+  rp_trainer_data_at(&r->t, at, sizeof at);
+  RP_TRY(rp_together_text(r->comm, all->first_bad > 0 ? all->first_bad : 0, at, sizeof at, err));
   if (r->ranks > 1 && all->first_bad >= 0)
     rp_snprintf(who, sizeof who, " on rank %d, %s", all->first_bad,
                 rp_comm_host(r->comm, all->first_bad));
-  for (int i = 0; i < x->passes; i++) {
+  for (int i = 0; i < x->passes && !r->rank; i++) {
     if (!x->pass[i].skipped) continue;
-    char at[512];
-    rp_trainer_data_at(&r->t, at, sizeof at);
     rp_log(RP_LOG_WARNING,
            "step %lld%s: the %s is not finite%s; this optimizer step is skipped "
            "(%lld so far; data: %s)",
@@ -286,6 +290,7 @@ static void report_skips(const rp_training *r, const rp_step_result *x, const rp
                           : ", dense pass",
            isfinite(x->pass[i].loss) ? "gradient norm" : "loss", who, (long long)x->skipped, at);
   }
+  return RP_OK;
 }
 
 static rp_status too_many_skips(rp_training *r, const rp_together *all, rp_error *err) {
@@ -354,8 +359,7 @@ static rp_status iterate(rp_training *r, rp_metrics *m, double *grad_norm1, inte
   name_results(&x, m, grad_norm1);
   m->tokens = r->state.tokens;
   tell_step(r, m, *grad_norm1, dt);
-  report_skips(r, &x, all);
-  return RP_OK;
+  return report_skips(r, &x, all, err);
 }
 
 static void val_progress(void *ctx, int64_t done, int64_t of) {

@@ -86,7 +86,7 @@ rp_status rp_together_report(rp_comm *c, rp_together *t, void *scratch, rp_error
   return RP_OK;
 }
 
-rp_status rp_together_text(rp_comm *c, char *text, size_t cap, rp_error *err) {
+rp_status rp_together_text(rp_comm *c, int root, char *text, size_t cap, rp_error *err) {
   if (!c || rp_comm_size(c) == 1) return RP_OK;
-  return rp_comm_host_run(c, RP_COMM_BROADCAST, RP_I64, text, text, (int64_t)(cap / 8), 0, err);
+  return rp_comm_host_run(c, RP_COMM_BROADCAST, RP_I64, text, text, (int64_t)(cap / 8), root, err);
 }

@@ -25,7 +25,7 @@ typedef struct {
 rp_status rp_together_report(rp_comm *c, rp_together *t, void *scratch, rp_error *err);
 size_t rp_together_bytes(const rp_comm *c);
 
-/* Text of rank 0 for all, in place (at most cap bytes with the end, a multiple of 8). */
-rp_status rp_together_text(rp_comm *c, char *text, size_t cap, rp_error *err);
+/* Text of one rank for all, in place (at most cap bytes with the end, a multiple of 8). */
+rp_status rp_together_text(rp_comm *c, int root, char *text, size_t cap, rp_error *err);
 
 #endif
