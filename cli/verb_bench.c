@@ -98,8 +98,26 @@ static int options(const cli_args *a, rp_bench_opts *o) {
   o->device = cli_text(a, "device");
   if (o->seconds < 0 || o->seconds > 3600)
     return cli_fail(RP_USAGE, "--seconds %g: give seconds from 0 to 3600", o->seconds);
-  const int code = whole(a, "steps", 1024, &o->steps);
-  return code ? code : cli_use_threads(a);
+  return whole(a, "steps", 1024, &o->steps);
+}
+
+/* Runs with each of the counts of threads, one table after the other. */
+static int with_threads(const cli_args *a, rp_bench_opts *o,
+                        int (*bench)(const cli_args *a, rp_bench_opts *o)) {
+  size_t n;
+  int code = 0;
+  const int64_t *counts = cli_ints(a, "threads", &n);
+  for (size_t i = 0; i < n; i++)
+    if (counts[i] < 1 || counts[i] > 4096)
+      return cli_fail(RP_USAGE, "--threads %lld: must be from 1 to 4096", (long long)counts[i]);
+  if (n > 1 && cli_has(a, "svg"))
+    return cli_fail(RP_USAGE, "--svg draws one chart: give one count of --threads");
+  if (!n) return bench(a, o);
+  for (size_t i = 0; i < n && !code; i++) {
+    rp_threads_set((int)counts[i]);
+    code = bench(a, o);
+  }
+  return code;
 }
 
 enum { MOST_SIZE = 1 << 20, MOST_TOKENS = 1 << 30 };
@@ -153,7 +171,7 @@ static int compose(const cli_args *a, rp_config **c) {
   return n || cli_has(a, "config") ? cli_compose(a, true, c) : 0;
 }
 
-static int bench_here(const cli_args *a, const rp_bench_opts *o) {
+static int bench_here(const cli_args *a, rp_bench_opts *o) {
   rp_error err = {0};
   rp_config *c;
   char *text = NULL;
@@ -172,7 +190,7 @@ static int bench_train(const cli_args *a, rp_bench_opts *o) {
   for (int i = 0; how && i < 3; i++)
     if (strcmp(how, strategies[i]) == 0) o->shard = i + 1;
   const int code = cli_ranks_join(a, &o->ranks);
-  return code ? code : cli_ranks_leave(o->ranks, bench_here(a, o));
+  return code ? code : cli_ranks_leave(o->ranks, with_threads(a, o, bench_here));
 }
 
 typedef struct {
@@ -219,9 +237,10 @@ static int bench_figures(const cli_args *a, rp_bench_opts *o) {
   return st ? cli_error(&err) : print_both(a, text, svg);
 }
 
-static int bench_machine(const rp_bench_opts *o) {
+static int bench_machine(const cli_args *a, rp_bench_opts *o) {
   rp_error err = {0};
   char *text = NULL;
+  (void)a;
   return rp_bench_machine(o, &text, &err) ? cli_error(&err) : print(text);
 }
 
@@ -243,7 +262,7 @@ static int run(const cli_args *a) {
     return cli_fail(RP_USAGE, "bench %s takes no configuration", sub);
   if (n > kernel) return cli_fail(RP_USAGE, "bench %s: %s is one word too many", sub, plain[n - 1]);
   if (strcmp(sub, "train") == 0) return bench_train(a, &o);
-  return strcmp(sub, "machine") == 0 ? bench_machine(&o) : bench_figures(a, &o);
+  return with_threads(a, &o, strcmp(sub, "machine") == 0 ? bench_machine : bench_figures);
 }
 
 static const char *const subs[] = {
@@ -263,7 +282,12 @@ static const char *const devices[] = {"cpu", "guard", "ref", "avx2", "avx512", N
 
 static const cli_flag flags[] = {
     CLI_FLAG_JSON,
-    CLI_FLAG_THREADS,
+    {.name = "threads",
+     .letter = 't',
+     .type = CLI_INTS,
+     .value = "LIST",
+     .help =
+         "counts of threads, a table for each (default: the physical cores this process may use)"},
     {.name = "seconds",
      .type = CLI_REAL,
      .value = "S",

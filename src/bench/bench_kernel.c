@@ -387,6 +387,8 @@ static rp_status measure_limits(limits *m, const asked *a, rp_error *err) {
 /* ---- the report ---- */
 
 static void add_text(rp_str *b, const table *t, const limits *m) {
+  rp_str_addf(b, "kernel: %s, %d thread%s\n", rp_cpu()->name, rp_threads(),
+              rp_threads() == 1 ? "" : "s");
   rp_str_addf(b,
               "limits: products %.1f GFLOP/s float32, %.1f bfloat16; memory read %.1f GB/s, copy "
               "%.1f\n",
@@ -428,8 +430,10 @@ static void add_size_json(rp_str *b, const row *r) {
 }
 
 static void add_json(rp_str *b, const table *t, const limits *m) {
+  rp_str_addf(b, "{\"bench\":\"kernel\",\"threads\":%d,\"processor\":", rp_threads());
+  rp_json_add_string(b, rp_cpu()->name);
   rp_str_addf(b,
-              "{\"product_float32\":%.6g,\"product_bfloat16\":%.6g,\"memory_read\":%.6g,"
+              ",\"product_float32\":%.6g,\"product_bfloat16\":%.6g,\"memory_read\":%.6g,"
               "\"memory_copy\":%.6g,\"ops\":[",
               m->product[0], m->product[1], m->read, m->copy);
   for (size_t i = 0; i < t->n; i++) {

@@ -56,6 +56,12 @@ says "a pattern that is none" 2 "" "banana" "$R" bench train --pattern banana
 says "a pattern that sees nothing" 2 "" "D=-1" "$R" bench train --pattern D=-1
 says "a dtype there is not" 2 "" "--dtype int8" "$R" bench train --dtype int8
 says "no threads" 2 "" "--threads 0" "$R" bench machine --threads 0
+says "no threads among some" 2 "" "--threads 0: must be from 1 to 4096" "$R" bench kernel act --threads 1,0
+says "a chart of two counts of threads" 2 "" "--svg draws one chart" \
+  "$R" bench curve --threads 1,2 --svg x.svg
+"$R" bench kernel act --seconds 0.001 --width 64 --threads 1,2 --json >out.txt 2>/dev/null
+check "a table for each count of threads" test "$(grep -o '"threads":[0-9]*' out.txt | tr '\n' ' ')" = \
+  '"threads":1 "threads":2 '
 says "no such configuration" 2 "" "nowhere.json" "$R" bench train --config nowhere.json
 
 # Inference: shapes so small that each takes no time. The counts below are made by hand: 14 d^2 weights a
