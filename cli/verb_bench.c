@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "cli/cli.h"
+#include "cli/machine_cache.h"
 #include "ratplus/bench.h"
 
 /* Which kinds a flag belongs to; a flag that is not here belongs to all. */
@@ -9,6 +10,7 @@ typedef struct {
   const char *flag, *kinds;
 } belongs;
 static const belongs flag_kinds[] = {
+    {"cached", "machine"},
     {"steps", "train model"},
     {"dtype", "kernel train model layer core curve"},
     {"pattern", "kernel train model layer core curve"},
@@ -101,9 +103,11 @@ static int options(const cli_args *a, rp_bench_opts *o) {
   return whole(a, "steps", 1024, &o->steps);
 }
 
+/* threads: how many are in force. */
+typedef int (*bench_fn)(const cli_args *a, rp_bench_opts *o, int threads);
+
 /* Runs with each of the counts of threads, one table after the other. */
-static int with_threads(const cli_args *a, rp_bench_opts *o,
-                        int (*bench)(const cli_args *a, rp_bench_opts *o)) {
+static int with_threads(const cli_args *a, rp_bench_opts *o, bench_fn bench) {
   size_t n;
   int code = 0;
   const int64_t *counts = cli_ints(a, "threads", &n);
@@ -112,11 +116,8 @@ static int with_threads(const cli_args *a, rp_bench_opts *o,
       return cli_fail(RP_USAGE, "--threads %lld: must be from 1 to 4096", (long long)counts[i]);
   if (n > 1 && cli_has(a, "svg"))
     return cli_fail(RP_USAGE, "--svg draws one chart: give one count of --threads");
-  if (!n) return bench(a, o);
-  for (size_t i = 0; i < n && !code; i++) {
-    rp_threads_set((int)counts[i]);
-    code = bench(a, o);
-  }
+  if (!n) return bench(a, o, rp_threads_set(0));
+  for (size_t i = 0; i < n && !code; i++) code = bench(a, o, rp_threads_set((int)counts[i]));
   return code;
 }
 
@@ -171,11 +172,12 @@ static int compose(const cli_args *a, rp_config **c) {
   return n || cli_has(a, "config") ? cli_compose(a, true, c) : 0;
 }
 
-static int bench_here(const cli_args *a, rp_bench_opts *o) {
+static int bench_here(const cli_args *a, rp_bench_opts *o, int threads) {
   rp_error err = {0};
   rp_config *c;
   char *text = NULL;
   const int code = compose(a, &c);
+  (void)threads;
   if (code) return code;
   const rp_status st = rp_bench_train(c, o, &text, &err);
   rp_config_free(c);
@@ -214,7 +216,7 @@ static const inference *inference_named(const char *sub) {
 }
 
 /* Kernels, and all kinds of inference: many figures, told of one by one. */
-static int bench_figures(const cli_args *a, rp_bench_opts *o) {
+static int bench_figures(const cli_args *a, rp_bench_opts *o, int threads) {
   rp_error err = {0};
   rp_config *c;
   size_t n;
@@ -223,6 +225,7 @@ static int bench_figures(const cli_args *a, rp_bench_opts *o) {
   char *text = NULL, *svg = NULL;
   cli_progress bar;
   int code = shape_options(a, o);
+  (void)threads;
   if (!code) code = compose(a, &c);
   if (code) return code;
   cli_signals_catch();
@@ -237,11 +240,17 @@ static int bench_figures(const cli_args *a, rp_bench_opts *o) {
   return st ? cli_error(&err) : print_both(a, text, svg);
 }
 
-static int bench_machine(const cli_args *a, rp_bench_opts *o) {
+static int bench_machine(const cli_args *a, rp_bench_opts *o, int threads) {
   rp_error err = {0};
-  char *text = NULL;
-  (void)a;
-  return rp_bench_machine(o, &text, &err) ? cli_error(&err) : print(text);
+  char *text = NULL, path[4096];
+  const bool cached = cli_has(a, "cached");
+  if (cached && !cli_machine_file(path, sizeof path, threads, o->json)) return RP_USAGE;
+  if (cached && cli_machine_print(path)) return 0;
+  if (rp_bench_machine(o, &text, &err)) return cli_error(&err);
+  fputs(text, stdout);
+  const int code = cached ? cli_machine_keep(path, text) : 0;
+  rp_free(text);
+  return code;
 }
 
 static int run(const cli_args *a) {
@@ -288,6 +297,11 @@ static const cli_flag flags[] = {
      .value = "LIST",
      .help =
          "counts of threads, a table for each (default: the physical cores this process may use)"},
+    {.name = "cached",
+     .type = CLI_SWITCH,
+     .help =
+         "machine: print what was found since the machine was booted; else measure, and keep it "
+         "in ~/.cache/ratplus"},
     {.name = "seconds",
      .type = CLI_REAL,
      .value = "S",

@@ -458,7 +458,7 @@ static void add_json(rp_str *b, const table *t, const limits *m) {
 }
 
 /* Cost over T of the ops that have one. */
-static rp_status chart(const table *t, char **svg, rp_error *err) {
+static rp_status chart(const table *t, const char *name, char **svg, rp_error *err) {
   rp_figures all = {0};
   rp_line *lines = NULL;
   rp_status st = RP_OK;
@@ -468,8 +468,8 @@ static rp_status chart(const table *t, char **svg, rp_error *err) {
     if (rp_case_bench_by(t->at[i].op) & RP_CASE_BY_TOKENS)
       RP_GO(rp_figures_add(&all, &t->at[i].f, err));
   RP_GO(rp_lines_make(&all, &lines, &n, err));
-  rp_snprintf(title, sizeof title, "kernel: %s, %d thread%s", rp_cpu()->name, rp_threads(),
-              rp_threads() == 1 ? "" : "s");
+  rp_snprintf(title, sizeof title, "kernel%s%s: %s, %d thread%s", name ? " " : "", name ? name : "",
+              rp_cpu()->name, rp_threads(), rp_threads() == 1 ? "" : "s");
   RP_GO(rp_lines_svg(lines, n, title, svg, err));
 fail:
   rp_free(lines);
@@ -492,7 +492,7 @@ rp_status rp_bench_kernel(const char *name, const rp_bench_opts *opts, char **te
   (a.o.json ? add_json : add_text)(&b, &t, &m);
   *text = rp_str_take(&b);
   if (!*text) RP_GO(rp_fail_memory(err, 4096, "the benchmark's table"));
-  if (a.o.svg) RP_GO(chart(&t, a.o.svg, err));
+  if (a.o.svg) RP_GO(chart(&t, name, a.o.svg, err));
 fail:
   if (st) {
     rp_free(*text);

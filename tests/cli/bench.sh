@@ -11,6 +11,20 @@ export LC_ALL=C SLURM_CPUS_PER_TASK=1
 tiny=$RATPLUS_SOURCE/tests/data/config/tiny.json
 says "help" 0 "Usage: ratplus bench machine" "" "$R" bench --help
 says "the machine" 0 '"product_float32":{"one":' "*" "$R" bench machine --seconds 0.01 --json
+export XDG_CACHE_HOME=$PWD/cache
+says "the machine, kept" 0 "memory, read" "wrote $XDG_CACHE_HOME/ratplus/machine-" \
+  "$R" bench machine --seconds 0.01 --cached
+cp .stdout first.txt
+says "the machine, as kept" 0 "memory, read" "as measured before: $XDG_CACHE_HOME" "$R" bench machine --cached
+check "the same numbers" cmp .stdout first.txt
+says "another form is measured anew" 0 '"memory_read"' "wrote " "$R" bench machine --seconds 0.01 --cached --json
+says "so is another cap of instructions" 0 "memory, read" "wrote " \
+  env RATPLUS_CPU=ref "$R" bench machine --seconds 0.01 --cached
+says "no folder to keep it in" 2 "" "neither XDG_CACHE_HOME nor HOME" \
+  env -u XDG_CACHE_HOME -u HOME "$R" bench machine --cached
+says "a folder that cannot be" 1 "memory, read" "cannot write" \
+  env XDG_CACHE_HOME=/dev/null "$R" bench machine --seconds 0.01 --cached
+says "a kernel is not kept" 2 "" "bench kernel takes no --cached" "$R" bench kernel act --cached
 says "one kernel" 0 "act" "*" "$R" bench kernel act --seconds 0.001
 tiny_op="--seconds 0.001 --heads 2 --width 32"
 # Two sessions of 40 positions: the step sees 40 keys of 32 numbers, 39 of them in the caches.
