@@ -1,5 +1,5 @@
-/* Figures of benchmarks: what they count is what the mask and the caches have, and the slopes of cost over
- * T are those of the numbers. Nothing here is timed. */
+/* Figures of benchmarks: what they count is what the mask and the caches have, and the slopes of
+ * cost over T are those of the numbers. Nothing here is timed. */
 #include "check.h"
 
 #include <math.h>

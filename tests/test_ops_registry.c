@@ -165,7 +165,8 @@ static void check_counts(const rp_case *c) {
     assert_true(c->bytes == entries * 2 * z->Hk * z->h * (c->bf16 ? 2 : 4) * batch);
 }
 
-/* The sizes that the benchmark times, small, in both forms: the caches of a step are laid out by formula. */
+/* The sizes that the benchmark times, small, in both forms: the caches of a step are laid out by
+ * formula. */
 static void every_size_of_the_benchmark(void **state) {
   (void)state;
   static const rp_pat pats[] = {{1, 0, 0}, {4, 0, 0}, {4, 19, 0}, {-1, 17, 3}, {16, 5, 2}};

@@ -18,8 +18,8 @@ typedef struct {
   double seconds; /* to spend on each figure, about; 0: its default */
   int steps;      /* train: optimizer steps to time; 0: as `seconds` says */
   int ops;        /* train, model: also the time by op (text only); each is then waited for */
-  /* "float32", "bfloat16", or both with a comma; NULL: both (train), or the model's own, bfloat16 for
-   * random weights (model, layer, core, curve). */
+  /* "float32", "bfloat16", or both with a comma; NULL: both (kernel, train), or the model's own,
+   * bfloat16 for random weights (model, layer, core, curve). */
   const char *dtypes;
   /* Patterns, separated by ';'; NULL: a default of each kind. */
   const char *patterns;
@@ -49,7 +49,8 @@ typedef struct {
   /* Before each figure: which of how many, and what; nonzero: stop (RP_STOPPED). NULL: none. */
   int (*progress)(void *ctx, int done, int of, const char *what);
   void *ctx;
-  /* Gets cost over T as a log-log chart with the fitted exponents, SVG (free with rp_free); NULL: none. */
+  /* Gets cost over T as a log-log chart with the fitted exponents, SVG (free with rp_free); NULL:
+   * none. */
   char **svg;
 } rp_bench_opts;
 RP_API void rp_bench_defaults(rp_bench_opts *o);
@@ -58,8 +59,10 @@ RP_API void rp_bench_defaults(rp_bench_opts *o);
  * for all. Text: free with rp_free. */
 RP_API rp_status rp_bench_machine(const rp_bench_opts *o, char **text, rp_error *err);
 
-/* Time of one op at a size as models have it, or of all (name NULL), beside the plain C level in the
- * same run, and its share of the limit: product or memory rate, whichever bounds it. */
+/* Time of one op, or of all (name NULL), beside the plain C level in the same run, and its share of
+ * the limit: product or memory rate, whichever bounds it. At sizes of training and of decoding, or
+ * at those that seq_lens, batches (sequences, sessions, rows), patterns, width, heads and kv_heads
+ * say, for the ops that have such sizes; only: whole sequences ("prefill") or steps ("decode"). */
 RP_API rp_status rp_bench_kernel(const char *name, const rp_bench_opts *o, char **text,
                                  rp_error *err);
 

@@ -11,8 +11,8 @@
 #include "ops/registry.h"
 
 enum { MOST_ROUNDS = 200, MOST_SIZE = 1 << 20 };
-/* What plain C would work on for long is not run there: beyond the first no warming up, beyond the second
- * not at all. */
+/* What plain C would work on for long is not run there: beyond the first no warming up, beyond
+ * the second not at all. */
 #define WARM_FLOPS 2e10
 #define PLAIN_FLOPS 2e11
 
@@ -134,7 +134,7 @@ static rp_status bench_case(row *r, const rp_case *c, const asked *a, const limi
   r->f.bytes = rp_case_traffic(&fast.run);
   r->reads = c->reads;
   limit_of(r, m, &by);
-  if (by != BY_PRODUCTS) RP_GO(rp_bench_cold_open(&cold, err));
+  if (by != BY_PRODUCTS) RP_GO(rp_bench_cold_open(&cold, a->o.seconds, err));
   if (c->flops < PLAIN_FLOPS && twice <= (double)a->memory) RP_GO(side_open(&plain, "ref", c, err));
   RP_GO(time_pair(&fast, &plain, &cold, a->o.seconds, r, err));
 fail:
@@ -219,7 +219,8 @@ static rp_status add_row(table *t, const asked *a, rp_op op, rp_case_bench size,
   return RP_OK;
 }
 
-/* Every combination of the lists; what they do not say is as in the op's first size of this form. */
+/* Every combination of the lists; what they do not say is as in the op's first size of this
+ * form. */
 static rp_status add_lists(table *t, const asked *a, rp_op op, rp_case_bench size, rp_error *err) {
   const unsigned by = rp_case_bench_by(op);
   const bool positions = !size.step || by & RP_CASE_BY_PATTERN; /* a row of a product has none */

@@ -1,4 +1,5 @@
-/* bench_layer.c - prefill and decode of one mixer layer, of its core, and what a layer costs over T. */
+/* bench_layer.c - prefill and decode of one mixer layer, of its core, and what a layer costs
+ * over T. */
 #include "bench/cost_lines.h"
 #include "bench/mixer_figures.h"
 

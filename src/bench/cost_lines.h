@@ -1,5 +1,5 @@
-/* cost_lines.h - cost over T: figures that differ in T alone are one line, whose slope on log-log paper is
- * fitted; the table of slopes, and the chart. */
+/* cost_lines.h - cost over T: figures that differ in T alone are one line, whose slope on
+ * log-log paper is fitted; the table of slopes, and the chart. */
 #ifndef RP_BENCH_COST_LINES_H
 #define RP_BENCH_COST_LINES_H
 
@@ -23,8 +23,8 @@ void rp_lines_add(rp_str *b, const rp_line *lines, size_t n, int json);
 rp_status rp_lines_svg(const rp_line *lines, size_t n, const char *title, char **svg,
                        rp_error *err);
 
-/* What a benchmark of inference returns: the table or JSON of all figures, with slopes where its kind has
- * them, and the chart where it was asked for. m: the model that ran. */
+/* What a benchmark of inference returns: the table or JSON of all figures, with slopes where its
+ * kind has them, and the chart where it was asked for. m: the model that ran. */
 rp_status rp_work_report(const rp_work *w, const rp_model_settings *m, const rp_figures *all,
                          const rp_limits *l, char **text, rp_error *err);
 

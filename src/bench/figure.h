@@ -1,9 +1,9 @@
-/* figure.h - what the benchmarks of inference share: the machine's limits, figures that stand against
- * them, the notes on what was left out, and the table or JSON of all.
+/* figure.h - what the benchmarks of inference share: the machine's limits, figures that stand
+ * against them, the notes on what was left out, and the table or JSON of all.
  *
- * A figure is the median time of one piece of work whose FLOPs and bytes were counted from its shape
- * and pattern (model/cost.h). Its limit is the larger of FLOPs at the product rate and bytes at the
- * memory read rate, both measured in the same run. One thread's. */
+ * A figure is the median time of one piece of work whose FLOPs and bytes were counted from its
+ * shape and pattern (model/cost.h). Its limit is the larger of FLOPs at the product rate and
+ * bytes at the memory read rate, both measured in the same run. One thread's. */
 #ifndef RP_BENCH_FIGURE_H
 #define RP_BENCH_FIGURE_H
 
@@ -16,8 +16,8 @@ typedef struct {
   double product[2]; /* FLOP/s in float32, bfloat16; 0: not measured */
   double read;       /* bytes/s */
 } rp_limits;
-/* Measures for about `seconds` each what `dtype` needs; a rate that was there stays if it was higher:
- * what disturbs a measurement only makes it slower. */
+/* Measures for about `seconds` each what `dtype` needs; a rate that was there stays if it was
+ * higher: what disturbs a measurement only makes it slower. */
 rp_status rp_limits_measure(rp_limits *l, rp_dtype dtype, double seconds, rp_error *err);
 
 typedef struct {
@@ -51,8 +51,8 @@ void rp_figures_free(rp_figures *all); /* {0} is fine */
 /* One run of the work, timed; *done false: there are no more. */
 typedef rp_status (*rp_timed)(void *ctx, double *seconds, bool *done, rp_error *err);
 enum { RP_FIGURE_RUNS = 1024 };
-/* Runs until `seconds` are over or `most` runs are made (at most RP_FIGURE_RUNS), at least one; median
- * and ends. */
+/* Runs until `seconds` are over or `most` runs are made (at most RP_FIGURE_RUNS), at least one;
+ * median and ends. */
 rp_status rp_figure_time(rp_figure *f, rp_timed run, void *ctx, double seconds, int most,
                          rp_error *err);
 
@@ -61,8 +61,8 @@ rp_status rp_figure_time(rp_figure *f, rp_timed run, void *ctx, double seconds, 
 void rp_figure_ops(rp_str *b, const rp_op_times *t, int runs, double seconds, double rate,
                    const char *name, ...) RP_PRINTF(6, 7);
 
-/* A table, or JSON with `head` (members of an object, without braces) in front of the figures and `more`
- * (NULL: nothing) behind them. */
+/* A table, or JSON with `head` (members of an object, without braces) in front of the figures
+ * and `more` (NULL: nothing) behind them. */
 rp_status rp_figures_report(const rp_figures *all, const rp_limits *l, const char *head,
                             const char *more, int json, char **text, rp_error *err);
 

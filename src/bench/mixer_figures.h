@@ -4,8 +4,8 @@
 
 #include "bench/work.h"
 
-/* Where the whole of a layer takes longer than this at the machine's limit, or does not fit into the
- * memory, one head is timed and counted for all. */
+/* Where the whole of a layer takes longer than this at the machine's limit, or does not fit into
+ * the memory, one head is timed and counted for all. */
 #define RP_MIXER_WHOLE_SECONDS 60
 
 /* Every work, pattern, length and batch in every dtype, between two measurements of the limits. */

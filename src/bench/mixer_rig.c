@@ -325,10 +325,10 @@ static void fill(rig *g) {
                                      .rows = g->w->decode ? r->rows : (rp_rows){.count = 0}});
 }
 
-static rp_status rig_open(rig *g, rp_error *err) {
+static rp_status rig_open(rig *g, double seconds, rp_error *err) {
   RP_TRY(rp_device_open(&g->d, RP_DEVICE_CPU, err));
   RP_TRY(rp_queue_open(&g->q, g->d, err));
-  if (g->w->decode) RP_TRY(rp_bench_cold_open(&g->cold, err));
+  if (g->w->decode) RP_TRY(rp_bench_cold_open(&g->cold, seconds, err));
   plan(g);
   RP_TRY(rp_queue_reserve(g->q, g->run.scratch, err));
   RP_TRY(rp_device_alloc(g->d, g->bytes, "a layer's benchmark", &g->memory, err));
@@ -392,7 +392,7 @@ rp_status rp_mixer_time(const rp_mixer_work *w, rp_figure *f, bool warm, double 
   rig *g = rp_calloc(1, sizeof *g);
   if (!g) return rp_fail_memory(err, sizeof *g, "a layer's benchmark");
   g->w = w;
-  RP_GO(rig_open(g, err));
+  RP_GO(rig_open(g, seconds, err));
   if (warm) RP_GO(once(g, &first, &done, err));
   g->runs = 0;
   RP_GO(rp_figure_time(f, once, g, seconds, RP_FIGURE_RUNS, err));

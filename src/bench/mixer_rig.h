@@ -1,7 +1,8 @@
-/* mixer_rig.h - one mixer on a device, ready to be timed: the whole (norm, projections, gate, scan,
- * attention, output gate) or its core (gate, scan, attention alone). A prefill is `batch` sequences of
- * T tokens in one call; a decode the step that makes `batch` sequences T tokens long, over caches whose
- * blocks hold whatever they hold, with nothing of it in the processor's caches. One thread's. */
+/* mixer_rig.h - one mixer on a device, ready to be timed: the whole (norm, projections, gate,
+ * scan, attention, output gate) or its core (gate, scan, attention alone). A prefill is `batch`
+ * sequences of T tokens in one call; a decode the step that makes `batch` sequences T tokens
+ * long, over caches whose blocks hold whatever they hold, with nothing of it in the processor's
+ * caches. One thread's. */
 #ifndef RP_BENCH_MIXER_RIG_H
 #define RP_BENCH_MIXER_RIG_H
 
@@ -20,8 +21,9 @@ typedef struct {
 rp_status rp_mixer_work_make(rp_mixer_work *w, const rp_model_settings *model, const char *pattern,
                              rp_error *err);
 void rp_mixer_work_free(rp_mixer_work *w); /* {0} is fine */
-/* The same of one key-value head with its queries, at the layer's full width; false where there is only
- * one, or where they differ in their patterns. All but the norm costs a slice's part of the whole. */
+/* The same of one key-value head with its queries, at the layer's full width; false where there
+ * is only one, or where they differ in their patterns. All but the norm costs a slice's part of
+ * the whole. */
 bool rp_mixer_one_head(rp_mixer_work *w);
 /* FLOPs, bytes, tokens and cache of one run, of all heads: of a work that is not cut. */
 void rp_mixer_count(const rp_mixer_work *w, rp_figure *f);

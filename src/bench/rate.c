@@ -78,8 +78,9 @@ fail:
   return st;
 }
 
-/* The sum of words: memory is read, nothing else costs. Each thread reads several runs side by side and
- * asks for what follows, as the kernels do: a single run leaves a third of the rate unused. */
+/* The sum of words: memory is read, nothing else costs. Each thread reads several runs side by
+ * side and asks for what follows, as the kernels do: a single run leaves a third of the rate
+ * unused. */
 static double read_once(const uint64_t *x, int64_t n, int threads, uint64_t *sum) {
   enum { RUNS = 4, LINE = 8, AHEAD = 32 * LINE };
   const int64_t each = n / (threads * RUNS) / LINE * LINE;
@@ -109,8 +110,12 @@ static double copy_once(uint64_t *y, const uint64_t *x, int64_t n, int threads) 
   return rp_now() - t;
 }
 
+static size_t cold_bytes(double seconds) {
+  return seconds < RP_BENCH_ROUGH ? RP_BENCH_COLD / 4 : RP_BENCH_COLD;
+}
+
 rp_status rp_bench_memory_rate(double seconds, double *read, double *copy, rp_error *err) {
-  const size_t bytes = seconds < RP_BENCH_ROUGH ? RP_BENCH_COLD / 4 : RP_BENCH_COLD;
+  const size_t bytes = cold_bytes(seconds);
   const int64_t n = (int64_t)(bytes / sizeof(uint64_t));
   const int threads = rp_threads();
   uint64_t *x = rp_malloc(bytes, 1), *y = rp_malloc(bytes, 1), sum = 0;
@@ -137,17 +142,15 @@ fail:
   return st;
 }
 
-rp_status rp_bench_cold_open(rp_bench_cold *c, rp_error *err) {
-  const int64_t n = RP_BENCH_COLD / (int64_t)sizeof *c->at;
-  *c = (rp_bench_cold){.at = rp_malloc(RP_BENCH_COLD, 1)};
-  if (!c->at) return rp_fail_memory(err, RP_BENCH_COLD, "memory to read between two runs");
-  for (int64_t i = 0; i < n; i++) c->at[i] = (uint64_t)i;
+rp_status rp_bench_cold_open(rp_bench_cold *c, double seconds, rp_error *err) {
+  const size_t bytes = cold_bytes(seconds);
+  *c = (rp_bench_cold){.at = rp_malloc(bytes, 1), .n = (int64_t)(bytes / sizeof *c->at)};
+  if (!c->at) return rp_fail_memory(err, bytes, "memory to read between two runs");
+  for (int64_t i = 0; i < c->n; i++) c->at[i] = (uint64_t)i;
   return RP_OK;
 }
 
-void rp_bench_cold_run(rp_bench_cold *c) {
-  read_once(c->at, RP_BENCH_COLD / (int64_t)sizeof *c->at, rp_threads(), &c->sum);
-}
+void rp_bench_cold_run(rp_bench_cold *c) { read_once(c->at, c->n, rp_threads(), &c->sum); }
 
 void rp_bench_cold_close(rp_bench_cold *c) {
   rp_free(c->at);

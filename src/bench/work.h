@@ -44,7 +44,8 @@ rp_status rp_bench_split(const char *text, char separator, char **out, int *n, r
 rp_status rp_bench_dtype(const char *name, rp_dtype *t, rp_error *err);
 /* One type, or two with a comma. */
 rp_status rp_bench_dtypes(const char *text, rp_dtype out[2], int *n, rp_error *err);
-/* n numbers given for a flag, in their absence the usual ones (ended by -1), each from low to high. */
+/* n numbers given for a flag, in their absence the usual ones (ended by -1), each from low to
+ * high. */
 rp_status rp_bench_numbers(const char *flag, const int64_t *given, size_t n, const int64_t *usual,
                            int64_t low, int64_t high, int64_t out[RP_WORK_MOST], int *count,
                            rp_error *err);
@@ -60,8 +61,8 @@ char *rp_work_title(const rp_work *w, const rp_model_settings *m);
 /* "decode bfloat16 D=1, T=4096, batch 64", for notes. */
 void rp_work_name(char out[160], const rp_figure *f);
 
-/* Whether f (`limit` seconds at the machine's limit, `need` bytes of memory) is to be measured; a note
- * says why not. */
+/* Whether f (`limit` seconds at the machine's limit, `need` bytes of memory) is to be measured;
+ * a note says why not. */
 rp_status rp_work_fits(const rp_work *w, const rp_figure *f, double limit, double need,
                        rp_figures *all, bool *fits, rp_error *err);
 /* The largest batch whose need fits into the memory, at most 65536; 0: none. */

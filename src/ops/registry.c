@@ -90,8 +90,8 @@ void rp_case_points(rp_case *c, rp_case_tensor *in, size_t at, const rp_case_ten
 void rp_case_also(rp_case *c, rp_case_tensor *t, rp_tensor *at) { place(c, t, at, true); }
 void rp_case_also_at(rp_case *c, rp_case_tensor *t, rp_ptr *at) { place(c, t, at, false); }
 
-/* A function of seed, tensor and element, so that nothing is kept; a benchmark repeats itself, which
- * no kernel notices. Floats, so that every device reads the same number. */
+/* A function of seed, tensor and element, so that nothing is kept; a benchmark repeats itself,
+ * which no kernel notices. Floats, so that every device reads the same number. */
 double rp_case_value(const rp_case *c, int t, int64_t i) {
   uint32_t u[4];
   const rp_case_tensor *x = &c->t[t];

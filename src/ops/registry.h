@@ -1,14 +1,15 @@
 /* registry.h - the cases of every op, in one place, for tests and for benchmarks.
  *
- * An op has one function in registry_ops.c that says, for sizes it draws, which tensors the op takes and
- * how large, what is in them, and how far the outputs may lie from those of ref64. A case runs
- * unchanged on any device: test_ops_registry.c compares every device and level with ref64, the
- * benchmark times the same case at sizes as models have them. An op without a case fails the tests.
+ * An op has one function in registry_ops.c that says, for sizes it draws, which tensors the op
+ * takes and how large, what is in them, and how far the outputs may lie from those of ref64. A case
+ * runs unchanged on any device: test_ops_registry.c compares every device and level with ref64, the
+ * benchmark times the same case at sizes as models have them (registry_sizes.c). An op without a
+ * case fails the tests.
  *
  *   static void norm(rp_case *c) {
  *     rp_norm_args *a = &c->args.norm;
- *     a->n = rp_case_size(c, 1, 70, 4096);            // tests draw 1..70, the benchmark takes 4096
- *     a->d = rp_case_size(c, 1, 300, 768);
+ *     a->n = rp_case_size(c, 1, 70, tokens(c));       // tests draw 1..70, the benchmark's own
+ *     a->d = rp_case_size(c, 1, 300, width(c));
  *     rp_case_in(c, &a->x, RP_CASE_REAL, (int64_t)a->n * a->d, 1);        // normal, spread 1
  *     rp_case_out(c, &a->y, RP_CASE_COMPUTE, (int64_t)a->n * a->d, a->d, 8);  // row, factor
  *     c->flops = 4.0 * a->n * a->d;
@@ -55,7 +56,8 @@ typedef union {
 #undef RP_X
 } rp_op_args;
 
-/* The address of tensor `to` goes into the given contents of tensor `in`, `at` bytes from its start. */
+/* The address of tensor `to` goes into the given contents of tensor `in`, `at` bytes from its
+ * start. */
 typedef struct {
   int in, to;
   size_t at, plus; /* bytes into `to` that the address has */
@@ -91,7 +93,8 @@ struct rp_case {
   double bytes; /* read and written; 0: every tensor once */
   bool
       reads; /* of these hardly any are written: the rate of reading is the limit, not of copying */
-  /* Sum of absolute terms of element i of tensor t, from all tensors' values; NULL: row's largest. */
+  /* Sum of absolute terms of element i of tensor t, from all tensors' values; NULL: row's
+   * largest. */
   double (*terms)(const rp_case *c, double *const *values, int t, int64_t i);
   uint64_t raw[RP_CASE_RAW / 8];
   size_t raw_used; /* words */

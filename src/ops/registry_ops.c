@@ -78,8 +78,8 @@ static double gemm_terms(const rp_case *c, double *const *values, int t, int64_t
   return sum;
 }
 
-/* A sum in blocks of vectors is off by far less than K roundings of the whole: 4 is what the longest
- * chain of partial sums of random signs was ever seen to need, doubled. */
+/* A sum in blocks of vectors is off by far less than K roundings of the whole: 4 is what the
+ * longest chain of partial sums of random signs was ever seen to need, doubled. */
 static void case_gemm(rp_case *c) {
   rp_gemm_args *a = &c->args.gemm;
   const bool gaps = !c->bench && rp_rng_below(&c->rng, 2);
@@ -184,7 +184,8 @@ static void case_rope(rp_case *c) {
   t->factor = 1;
 }
 
-/* Rows of a call: up to three sequences of any length in tests, those of its size in the benchmark. */
+/* Rows of a call: up to three sequences of any length in tests, those of its size in the
+ * benchmark. */
 static rp_rows case_rows(rp_case *c, rp_row row[RP_CASE_ROWS], int longest, int plans) {
   rp_rows r = {.count = rp_case_size(c, 1, 3, c->size.batch)};
   for (int i = 0; i < r.count; i++) {
@@ -214,7 +215,8 @@ static int64_t projected(int H, int Hk, int h, int re) {
   return (int64_t)h * (2 * H + (re ? 3 : 2) * Hk);
 }
 
-/* Half of the cases go on from states of a cache: rows stand somewhere, one tensor of states each. */
+/* Half of the cases go on from states of a cache: rows stand somewhere, one tensor of states
+ * each. */
 static void gate_states(rp_case *c, rp_gate_args *a, rp_row *row) {
   rp_kv *kv = &a->kv;
   if (c->bench || rp_rng_below(&c->rng, 2)) return;
@@ -279,7 +281,8 @@ static void case_gate_bwd(rp_case *c) {
   t->role = RP_CASE_INOUT; /* columns o are not the op's */
   t->spread = 1;
   rp_case_bytes(c, &a->rows.row, row, sizeof *row * (size_t)a->rows.count);
-  /* of the projection k, x and g are read, and all that dq, dk and dv bring; q, k, x and g written */
+  /* of the projection k, x and g are read, and all that dq, dk and dv bring; q, k, x and g
+   * written */
   c->bytes = (double)a->h * n *
              (((double)a->H + 6.0 * a->Hk) * (c->bf16 ? 2 : 4) + ((double)a->H + 2.0 * a->Hk) * 4);
 }
@@ -308,7 +311,8 @@ static double pairs(const rp_case *c) {
          (double)(z->step ? rp_pat_keys(z->pat, z->T - 1) : rp_pat_pairs(z->pat, z->T));
 }
 
-/* Of the benchmark: caches that hold T tokens of each sequence, the blocks of a list side by side. */
+/* Of the benchmark: caches that hold T tokens of each sequence, the blocks of a list side by
+ * side. */
 static int64_t blocks_of_list(const rp_case *c, bool ring) {
   const int64_t n =
       ring ? rp_pat_in_ring(c->size.pat, c->size.T, 0) : rp_pat_in_kept(c->size.pat, c->size.T, 0);
@@ -341,8 +345,8 @@ static void bench_caches(rp_case *c, rp_kv *kv, rp_rows *rows, rp_row *row) {
                    (size_t)(i * cell_ints(c)) * sizeof(int32_t));
 }
 
-/* Caches for the rows of a case: where they stand, a pool with blocks in any order, and cells of one layer
- * without states. pats [plans][Hk]. */
+/* Caches for the rows of a case: where they stand, a pool with blocks in any order, and cells of
+ * one layer without states. pats [plans][Hk]. */
 enum { CASE_BLOCKS = 256 };
 typedef struct {
   int32_t cell[4][64]; /* of each row: lists, tables */

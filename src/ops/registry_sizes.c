@@ -1,5 +1,5 @@
-/* registry_sizes.c - the sizes at which the benchmark times each op: those of training a model of width
- * 768, of long sequences, and of decoding at width 2048. */
+/* registry_sizes.c - the sizes at which the benchmark times each op: those of training a model
+ * of width 768, of long sequences, and of decoding at width 2048. */
 #include "ops/registry.h"
 
 #define DENSE \
