@@ -28,6 +28,7 @@ typedef struct {
 
 typedef struct {
   bool reads_host; /* an rp_ptr may be the address of host memory */
+  bool keeps_ops;  /* a put takes memory of the host: ops run later */
   void (*close)(rp_device *d);
   /* Zeroed, 64-byte aligned; NULL when memory is short. */
   void *(*alloc)(rp_device *d, size_t bytes);

@@ -75,6 +75,8 @@ void rp_device_free(rp_device *d, rp_ptr p) {
   if (bytes) d->kind->free(d, (void *)p.at, bytes);
 }
 
+bool rp_device_keeps_ops(const rp_device *d) { return d->kind->keeps_ops; }
+
 bool rp_device_reads_host(const rp_device *d) { return d->kind->reads_host; }
 
 rp_status rp_device_lend(rp_device *d, const void *at, size_t bytes, rp_ptr *out, rp_error *err) {

@@ -43,6 +43,8 @@ rp_dtype rp_device_real(const rp_device *d);
 /* Zeroed device memory, 64-byte aligned. `what` is for the error. */
 rp_status rp_device_alloc(rp_device *d, size_t bytes, const char *what, rp_ptr *out, rp_error *err);
 void rp_device_free(rp_device *d, rp_ptr p); /* none is fine; its queues must be idle */
+/* Whether putting an op takes memory of the host, since the device keeps it to run it later. */
+bool rp_device_keeps_ops(const rp_device *d);
 /* Whether ops of the device read host memory where it lies. If so, host memory [at, at + bytes) that
  * stays and is not written can be lent to it: ops may read it at *out until rp_device_free, which
  * takes it back and frees nothing. It does not count in the two sums below. */

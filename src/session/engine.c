@@ -157,7 +157,7 @@ rp_status rp_engine_open(rp_engine **out, const rp_model *m, const rp_engine_opt
   pthread_mutex_init(&e->mutex, NULL);
   e->model = m;
   e->dev = m->dev;
-  e->late = !strcmp(rp_device_name(m->dev), "guard");
+  e->late = rp_device_keeps_ops(m->dev);
   sizes(e, &m->m, opts ? opts : &usual);
   if (m->borrowed)
     e->q = m->q;

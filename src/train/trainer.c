@@ -88,7 +88,7 @@ static rp_status open_weights(rp_trainer *t, rp_error *err) {
 rp_status rp_trainer_open(rp_trainer *t, const rp_settings *s, rp_device_kind kind, int shards,
                           rp_comm *comm, rp_error *err) {
   rp_status st = RP_OK;
-  *t = (rp_trainer){.s = s, .shards = shards, .late = kind == RP_DEVICE_GUARD, .comm = comm};
+  *t = (rp_trainer){.s = s, .shards = shards, .comm = comm};
   t->rank = comm ? rp_comm_rank(comm) : 0;
   t->ranks = comm ? rp_comm_size(comm) : 1;
   const rp_net_opts o = {.batch = s->train.batch,
@@ -98,6 +98,7 @@ rp_status rp_trainer_open(rp_trainer *t, const rp_settings *s, rp_device_kind ki
                          .recompute = s->trainer.recompute};
   RP_GO(open_data(t, err));
   RP_GO(rp_device_open(&t->dev, kind, err));
+  t->late = rp_device_keeps_ops(t->dev);
   RP_GO(rp_queue_open(&t->q, t->dev, err));
   RP_GO(open_weights(t, err));
   RP_GO(rp_net_open(&t->net, t->q, &s->model, &o, err));

@@ -234,7 +234,8 @@ static size_t scratch(const rp_device *d, rp_op op, const void *args) {
   return rp_cpu_engine_scratch(&((const guard *)d->own)->engine, op, args);
 }
 
-static const rp_backend backend = {.close = close_device,
+static const rp_backend backend = {.keeps_ops = true,
+                                   .close = close_device,
                                    .alloc = alloc,
                                    .free = release,
                                    .queue_open = queue_open,
