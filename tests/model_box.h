@@ -4,6 +4,7 @@
 
 #include "check.h"
 #include "model/net.h"
+#include "settings_box.h"
 
 typedef struct {
   rp_model_settings m;
@@ -18,24 +19,7 @@ typedef struct {
 /* A small model; pats is D=1 everywhere. Free with rp_pats_free(&m.pats). */
 CHECK_MAYBE static rp_model_settings box_settings(int N, int H, int Hk, int h, int f, int V) {
   rp_error err = {0};
-  rp_model_settings m = {.N = N,
-                         .d = H * h,
-                         .f = f,
-                         .V = V,
-                         .H = H,
-                         .Hk = Hk,
-                         .h = h,
-                         .act = RP_ACT_GELU,
-                         .init = RP_INIT_FIXED,
-                         .init_range = 0.02,
-                         .cell = RP_CELL_RATPLUS,
-                         .apply_re = true,
-                         .joint_train = true,
-                         .tied = true,
-                         .rope = true,
-                         .rope_base = 10000,
-                         .rope_scale = 1,
-                         .max_seq_len = 64};
+  rp_model_settings m = box_plain_settings(N, H, Hk, h, f, V);
   check_ok(rp_pats_uniform(&m.pats, (rp_pat){1, 0, 0}, N, Hk, &err), err);
   return m;
 }

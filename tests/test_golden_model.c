@@ -1,26 +1,7 @@
 /* The model against the golden files of an independent PyTorch implementation: loss, logits and
  * every gradient of one pass, on every device and in both numerics.
  * label: threads */
-#include "golden.h"
-
-typedef struct {
-  const char *label;
-  rp_device_kind kind;
-  rp_dtype dtype;
-  bool recompute;
-} mode;
-
-static const mode modes[] = {
-    {"ref64", RP_DEVICE_REF64, RP_F32, false},      {"ref", RP_DEVICE_REF, RP_F32, false},
-    {"cpu", RP_DEVICE_CPU, RP_F32, false},          {"guard", RP_DEVICE_GUARD, RP_F32, true},
-    {"ref-bfloat16", RP_DEVICE_REF, RP_BF16, true}, {"cpu-bfloat16", RP_DEVICE_CPU, RP_BF16, false},
-};
-enum { MODES = sizeof modes / sizeof *modes, MOST = 256 };
-
-typedef struct {
-  char name[80]; /* of the golden file */
-  const mode *how;
-} one;
+#include "golden_cases.h"
 
 /* Allowed of the loss, of a row's largest |logit|, of a gradient's norm; `digits` for whole-tensor
  * numbers. */
@@ -29,7 +10,7 @@ typedef struct {
 } allowed;
 
 /* In double only the file's float32 storage and the order of sums are between us. */
-static allowed allowed_of(const golden *g, const mode *how) {
+static allowed allowed_of(const golden *g, const golden_mode *how) {
   if (how->kind == RP_DEVICE_REF64) return (allowed){1e-12, 1e-7, 1e-7, 1e-7, 1e-10};
   const rp_json *tol = golden_get(g->root, "tol");
   if (how->dtype == RP_BF16) tol = golden_get(golden_get(g->root, "bf16"), "tol");
@@ -82,21 +63,15 @@ static void compare_logits(const golden *g, box *b, int plan, const char *prefix
   const int32_t *row = golden_tensor(g, "logits_rows", RP_I32, &rows);
   const float *want = golden_tensor(g, name, RP_F32, &n);
   assert_int_equal(n, rows * V);
-  double *z = logits_of(b, plan), all = 0, size = 0;
-  for (int64_t r = 0; r < rows; r++, want += V) {
-    double top = 0, diff = 0;
-    for (int v = 0; v < V; v++) {
-      const double d = fabs(z[(int64_t)row[r] * V + v] - (double)want[v]);
-      top = fmax(top, fabs((double)want[v]));
-      diff = d >= diff ? d : isnan(d) ? INFINITY : diff;
-      all += d * d;
-      size += (double)want[v] * (double)want[v];
-    }
-    if (!(diff <= most.logits * top))
+  golden_sums sums = {0, 0};
+  double *z = logits_of(b, plan);
+  for (int64_t r = 0; r < rows; r++) {
+    const double apart = golden_apart(z + (int64_t)row[r] * V, want + r * V, V, &sums);
+    if (!(apart <= most.logits))
       fail_msg("%s: logits of row %d apart by %.3g of the largest (allowed %.3g)", g->name, row[r],
-               diff / top, most.logits);
+               apart, most.logits);
   }
-  check_close(sqrt(all / size), 0, most.logits_rms);
+  check_close(sqrt(sums.apart / sums.wanted), 0, most.logits_rms);
   rp_free(z);
 }
 
@@ -119,7 +94,7 @@ static void compare_grads(const golden *g, box *b, const rp_json *at, const char
 }
 
 static void follows_the_golden_pass(void **state) {
-  const one *o = *state;
+  const golden_case *o = *state;
   const bool low = o->how->dtype == RP_BF16;
   const char *prefix = low ? "bf16." : "";
   rp_error err = {0};
@@ -153,48 +128,10 @@ static void the_hash_is_the_same(void **state) {
   assert_int_equal(golden_token(1, golden_key("ids"), 3, 61), 6);
 }
 
-static bool has_bf16(const char *name) {
-  golden g;
-  golden_open(&g, name);
-  const bool has = rp_json_get(g.root, "bf16") != NULL;
-  golden_close(&g);
-  return has;
-}
-
-static struct CMUnitTest tests[MOST];
-static one cases[MOST];
-static char labels[MOST][120];
-static size_t count;
-
-static void add(const char *file) {
-  char name[80];
-  snprintf(name, sizeof name, "%.*s", (int)(strlen(file) - strlen(".json")), file);
-  for (int i = 0; i < MODES; i++) {
-    if (modes[i].dtype == RP_BF16 && !has_bf16(name)) continue;
-    if (count == MOST) fail_msg("more than %d golden cases", MOST);
-    snprintf(cases[count].name, sizeof cases[count].name, "%s", name);
-    cases[count].how = &modes[i];
-    snprintf(labels[count], sizeof labels[count], "%s-%s", name, modes[i].label);
-    tests[count] = (struct CMUnitTest){.name = labels[count],
-                                       .test_func = follows_the_golden_pass,
-                                       .initial_state = &cases[count]};
-    count++;
-  }
-}
-
 int main(int argc, char **argv) {
-  rp_error err = {0};
-  char **files;
-  size_t n;
   check_begin(argc, argv);
-  tests[count++] = (struct CMUnitTest)cmocka_unit_test(the_hash_is_the_same);
-  if (rp_list_dir(check_source("tests/data/golden"), &files, &n, &err)) {
-    printf("%s\n", err.text);
-    return 1;
-  }
-  for (size_t i = 0; i < n; i++)
-    if (rp_starts_with(files[i], "pass-") && rp_ends_with(files[i], ".json")) add(files[i]);
-  rp_list_free(files, n);
-  if (count < 100) return printf("only %zu golden cases found\n", count), 1;
-  return _cmocka_run_group_tests("golden passes", tests, count, NULL, NULL) ? 1 : 0;
+  golden_tests[golden_count++] = (struct CMUnitTest)cmocka_unit_test(the_hash_is_the_same);
+  golden_add("pass-", follows_the_golden_pass);
+  if (golden_count < 100) return printf("only %zu golden cases found\n", golden_count), 1;
+  return _cmocka_run_group_tests("golden passes", golden_tests, golden_count, NULL, NULL) ? 1 : 0;
 }

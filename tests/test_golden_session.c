@@ -1,30 +1,15 @@
 /* Sessions against the golden files of an independent PyTorch implementation: what a cache holds,
  * position by position, the recurrence it goes on from, and logits that came by decode steps. */
-#include "golden.h"
+#include "golden_cases.h"
 #include "pattern/count.h"
 #include "session/inner.h"
 
-typedef struct {
-  const char *label;
-  rp_device_kind kind;
-  rp_dtype dtype;
-} mode;
-static const mode modes[] = {
-    {"ref64", RP_DEVICE_REF64, RP_F32},   {"ref", RP_DEVICE_REF, RP_F32},
-    {"cpu", RP_DEVICE_CPU, RP_F32},       {"guard", RP_DEVICE_GUARD, RP_F32},
-    {"ref-bf16", RP_DEVICE_REF, RP_BF16}, {"cpu-bf16", RP_DEVICE_CPU, RP_BF16},
-};
-enum { MODES = sizeof modes / sizeof *modes, MOST = 384, CHUNK = 64, ROLLBACK = 3, MOST_B = 4 };
-
-typedef struct {
-  char name[80]; /* of the golden file */
-  const mode *how;
-} one;
+enum { CHUNK = 64, ROLLBACK = 3, MOST_B = 4 };
 
 /* A golden model, on a device, behind an engine. */
 typedef struct {
   golden g;
-  const mode *how;
+  const golden_mode *how;
   const char *prefix; /* of the file's tensors in this mode's numerics */
   rp_device *dev;
   rp_queue *q;
@@ -34,7 +19,7 @@ typedef struct {
   rp_engine *e;
 } stage;
 
-static void stage_open(stage *x, const one *o, int rollback) {
+static void stage_open(stage *x, const golden_case *o, int rollback) {
   rp_error err = {0};
   *x = (stage){.how = o->how, .prefix = o->how->dtype == RP_BF16 ? "bf16." : ""};
   golden_open(&x->g, o->name);
@@ -120,15 +105,9 @@ static void near(const stage *x, const char *name, const double *got, int64_t n,
   snprintf(full, sizeof full, "%s%s", x->prefix, name);
   const float *want = golden_tensor(&x->g, full, RP_F32, &stored);
   assert_int_equal(stored, n);
-  double top = 0, diff = 0;
-  for (int64_t i = 0; i < n; i++) {
-    const double d = fabs(got[i] - (double)want[i]);
-    top = fmax(top, fabs((double)want[i]));
-    diff = d >= diff ? d : isnan(d) ? INFINITY : diff;
-  }
-  if (!(diff <= tol * top))
-    fail_msg("%s: %s apart by %.3g of the largest (allowed %.3g)", x->g.name, full, diff / top,
-             tol);
+  const double apart = golden_apart(got, want, n, NULL);
+  if (!(apart <= tol))
+    fail_msg("%s: %s apart by %.3g of the largest (allowed %.3g)", x->g.name, full, apart, tol);
 }
 
 static void blocks_hold(const stage *x, const rp_session *s, int c, const rp_pats *pats, int T,
@@ -188,7 +167,7 @@ static double allowed_of(const stage *x) {
 }
 
 static void a_cache_is_golden(void **state) {
-  const one *o = *state;
+  const golden_case *o = *state;
   rp_rng r = check_rng(1);
   for (int way = 0; way < 4; way++) { /* token by token; pieces; any pieces, without and with R */
     const int R = way == 3 ? ROLLBACK : 0;
@@ -234,12 +213,12 @@ static allowed allowed_logits(const stage *x) {
 }
 
 static void steps_are_golden(void **state) {
-  const one *o = *state;
+  const golden_case *o = *state;
   rp_error err = {0};
   stage x;
   char name[32];
   int64_t rows, n;
-  double all = 0, size = 0;
+  golden_sums sums = {0, 0};
   stage_open(&x, o, 0);
   const int T = golden_int(x.g.root, "T"), B = golden_int(x.g.root, "B"), V = x.g.m.V;
   const allowed most = allowed_logits(&x);
@@ -252,6 +231,7 @@ static void steps_are_golden(void **state) {
   rp_session *s[MOST_B];
   rp_feed f[MOST_B];
   assert_in_range(B, 1, MOST_B);
+  assert_in_range(V, 1, 512);
   for (int b = 0; b < B; b++) s[b] = session_in(&x, &x.g.m.pats, T);
   int64_t seen = 0;
   for (int t = 0; t < T; t++) {
@@ -260,73 +240,28 @@ static void steps_are_golden(void **state) {
     check_ok(rp_engine_call(x.e, f, B, &err), err);
     for (int64_t r = 0; r < rows; r++) {
       if (row[r] % T != t) continue;
-      double top = 0, diff = 0;
-      for (int v = 0; v < V; v++) {
-        const double w = (double)want[r * V + v];
-        const double d = fabs((double)got[row[r] / T * V + v] - w);
-        top = fmax(top, fabs(w));
-        diff = d >= diff ? d : isnan(d) ? INFINITY : diff;
-        all += d * d;
-        size += w * w;
-      }
-      if (!(diff <= most.logits * top))
+      double z[512];
+      for (int v = 0; v < V; v++) z[v] = (double)got[row[r] / T * V + v];
+      const double apart = golden_apart(z, want + r * V, V, &sums);
+      if (!(apart <= most.logits))
         fail_msg("%s: logits of row %d apart by %.3g of the largest (allowed %.3g)", x.g.name,
-                 row[r], diff / top, most.logits);
+                 row[r], apart, most.logits);
       seen++;
     }
   }
   for (int b = 0; b < B; b++) rp_session_close(s[b]);
   assert_int_equal(seen, rows);
-  check_close(sqrt(all / size), 0, most.rms);
+  check_close(sqrt(sums.apart / sums.wanted), 0, most.rms);
   rp_free(got);
   stage_close(&x);
 }
 
-/* ---- the list of cases ---- */
-
-static struct CMUnitTest tests[MOST];
-static one cases[MOST];
-static char labels[MOST][120];
-static size_t count;
-
-static bool has_bf16(const char *name) {
-  golden g;
-  golden_open(&g, name);
-  const bool has = rp_json_get(g.root, "bf16") != NULL;
-  golden_close(&g);
-  return has;
-}
-
-static void add(const char *file, CMUnitTestFunction law) {
-  char name[80];
-  snprintf(name, sizeof name, "%.*s", (int)(strlen(file) - strlen(".json")), file);
-  for (int i = 0; i < MODES; i++) {
-    if (modes[i].dtype == RP_BF16 && !has_bf16(name)) continue;
-    if (count == MOST) fail_msg("more than %d golden cases", MOST);
-    snprintf(cases[count].name, sizeof cases[count].name, "%s", name);
-    cases[count].how = &modes[i];
-    snprintf(labels[count], sizeof labels[count], "%s-%s", name, modes[i].label);
-    tests[count] = (struct CMUnitTest){
-        .name = labels[count], .test_func = law, .initial_state = &cases[count]};
-    count++;
-  }
-}
-
 int main(int argc, char **argv) {
-  rp_error err = {0};
-  char **files;
-  size_t n, caches;
   check_begin(argc, argv);
-  if (rp_list_dir(check_source("tests/data/golden"), &files, &n, &err))
-    return printf("%s\n", err.text), 1;
-  for (size_t i = 0; i < n; i++)
-    if (rp_starts_with(files[i], "cache-") && rp_ends_with(files[i], ".json"))
-      add(files[i], a_cache_is_golden);
-  caches = count;
-  for (size_t i = 0; i < n; i++)
-    if (rp_starts_with(files[i], "pass-") && rp_ends_with(files[i], ".json"))
-      add(files[i], steps_are_golden);
-  rp_list_free(files, n);
-  if (caches < 12 || count < 150) return printf("only %zu golden cases found\n", count), 1;
-  return _cmocka_run_group_tests("golden sessions", tests, count, NULL, NULL) ? 1 : 0;
+  golden_add("cache-", a_cache_is_golden);
+  const size_t caches = golden_count;
+  golden_add("pass-", steps_are_golden);
+  if (caches < 12 || golden_count < 150)
+    return printf("only %zu golden cases found\n", golden_count), 1;
+  return _cmocka_run_group_tests("golden sessions", golden_tests, golden_count, NULL, NULL) ? 1 : 0;
 }

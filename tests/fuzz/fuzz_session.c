@@ -1,6 +1,6 @@
 #include "fuzz.h"
 
-#include "config/settings.h"
+#include "../settings_box.h"
 #include "session/engine.h"
 
 /* A sequence of public calls on a tiny random model: two bytes a call, what and of which session. A
@@ -25,24 +25,9 @@ static void fits(rp_status st, const rp_error *err) {
 
 static void open_model(player *p) {
   rp_error err = {0};
-  rp_model_settings m = {.N = 2,
-                         .d = 8,
-                         .f = 8,
-                         .V = V,
-                         .H = 2,
-                         .Hk = 1,
-                         .h = 4,
-                         .act = RP_ACT_GELU,
-                         .init = RP_INIT_FIXED,
-                         .init_range = 0.3,
-                         .cell = RP_CELL_RATPLUS,
-                         .apply_re = true,
-                         .joint_train = true,
-                         .tied = true,
-                         .rope = true,
-                         .rope_base = 10000,
-                         .rope_scale = 1,
-                         .max_seq_len = LIMIT};
+  rp_model_settings m = box_plain_settings(2, 2, 1, 4, 8, V);
+  m.init_range = 0.3;
+  m.max_seq_len = LIMIT;
   rp_engine_opts o;
   fuzz_hold(!rp_pats_uniform(&m.pats, (rp_pat){1, 0, 0}, m.N, m.Hk, &err));
   fuzz_hold(!rp_model_random(&p->model, &m, RP_DEVICE_CPU, RP_F32, 1, &err));
