@@ -6,6 +6,7 @@
 #   make test T=pattern SEED=n    the tests whose name fits, with that seed
 #   make test-fast           without those labelled slow
 #   make soak                sessions coming and going for SOAK_SECONDS=180 under sanitizers
+#   make tsan                what has threads under ThreadSanitizer (T=pattern picks some)
 #   make fuzz                each fuzz target for FUZZ_SECONDS=60 (T=pattern picks some)
 #   make bench               this machine's rates and the training benchmark
 #   make coverage            run the tests, say which share of the lines ran
@@ -24,7 +25,7 @@ T ?=
 SEED ?=
 ARGS ?=
 
-.PHONY: all configure demo test test-fast soak fuzz bench coverage install deps format clean
+.PHONY: all configure demo test test-fast soak tsan fuzz bench coverage install deps format clean
 all: configure
 	@cmake --build $(BUILD) -j $(JOBS)
 
@@ -55,6 +56,12 @@ soak:
 	@tools/deps.sh test
 	@$(MAKE) --no-print-directory PRESET=asan all
 	@SOAK_SECONDS=$${SOAK_SECONDS:-180} tests/run.sh build/asan session_soak '$(SEED)'
+
+tsan:
+	@if ! tools/deps.sh test fuzz; then \
+	  echo "skipped: ThreadSanitizer needs clang and LLVM's OpenMP with archer"; else \
+	  $(MAKE) --no-print-directory PRESET=tsan all && \
+	  tests/tsan.sh build/tsan '$(T)' '$(SEED)'; fi
 
 fuzz:
 	@tools/deps.sh fuzz

@@ -91,6 +91,8 @@ CHECK_MAYBE static const char *check_source(const char *name) {
 CHECK_MAYBE static bool check_sanitized(void) {
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
   return true;
+#elif defined(__has_feature) /* clang */
+  return __has_feature(address_sanitizer) || __has_feature(thread_sanitizer);
 #else
   return false;
 #endif

@@ -3,7 +3,8 @@
 #
 # PATTERN is a part of a test's name (base_json), or NAME/CASE (test_base_json/deep_*). Each
 # tests/test_*.c is one program, each tests/cli/*.sh one script; what is counted is their cases.
-# CHECK_FAST=1 leaves out files with the comment "label: slow"; CHECK_ALL=1 tries every pair of ranks
+# CHECK_FAST=1 leaves out files with the comment "label: slow", CHECK_LABEL=tsan all without the comment
+# "label: tsan"; CHECK_ALL=1 tries every pair of ranks
 # and strategy where else some are drawn, CHECK_KILLS=n kills so many ranks. CHECK_JOBS=n runs n files at
 # once (as many as there are cores, at most 4), each with its share of the cores as threads; those with
 # the comment "label: threads" have all of them; those with "label: alone", which measure time or start
@@ -173,7 +174,7 @@ slow() {
 # wanted SOURCE NAME
 wanted() {
   case $2 in *$pattern*) ;; *) return 1 ;; esac
-  ! slow "$1"
+  ! slow "$1" && { [ -z "${CHECK_LABEL:-}" ] || grep -q "label: $CHECK_LABEL\\b" "$1"; }
 }
 
 together=() alone=()

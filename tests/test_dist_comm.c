@@ -2,7 +2,7 @@
  * memory, started and awaited, counted, limited in rate; and what happens when a rank fails. Over MPI
  * where it is, over TCP, and through the calls of NCCL (fake/) on either.
  * label: slow
- * label: alone */
+ * label: alone, label: tsan */
 #include "ranks_box.h"
 
 #include <signal.h>

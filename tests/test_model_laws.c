@@ -1,7 +1,7 @@
 /* Laws of the whole network, over random shapes and patterns: gradients against central differences
  * in double, dense patterns against each other, rows of a batch alone, recomputation, devices,
  * grouped heads against copied ones.
- * label: threads */
+ * label: threads, label: tsan */
 #include <math.h>
 
 #include "model_box.h"

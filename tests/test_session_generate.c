@@ -1,4 +1,5 @@
-/* Requests decoded together, and scores: laid beside the same done alone, one token a call. */
+/* Requests decoded together, and scores: laid beside the same done alone, one token a call.
+ * label: tsan */
 #include <math.h>
 
 #include "base/json.h"

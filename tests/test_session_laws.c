@@ -1,6 +1,7 @@
 /* Sessions against one whole forward pass: any pattern, any cut into calls, forks, truncations, batches.
  * On ref64 a difference can only be an error; on the other devices it is float32's rounding, and in
- * bfloat16 what its roundings make of the pass itself. */
+ * bfloat16 what its roundings make of the pass itself.
+ * label: tsan */
 #include "session_box.h"
 
 /* How far sessions may be from the pass, and what they were. */

@@ -1,3 +1,5 @@
+/* tokenize: orders, shares of a corpus, files whatever the threads, resumption, bad input.
+ * label: tsan */
 #include "check.h"
 
 #include "ratplus/text.h"
