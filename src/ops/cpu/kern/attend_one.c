@@ -11,10 +11,10 @@
 /* Sums in registers; the fewest keys worth a part, and the most parts. */
 enum { SUMS = 8, PART_KEYS = 512, PARTS = 16, ENOUGH_UNITS = 64 };
 
-/* At most RP_KV_BLOCK keys and values `stride` bytes apart, and the block that the run after it lies in (NULL: none), which
- * is asked for meanwhile: blocks are too short for the processor to guess what follows. */
+/* At most RP_KV_BLOCK keys and values `stride` bytes apart, and those of the block after it (NULL: none),
+ * which are asked for on the way: blocks are too short for the processor to guess what follows. */
 typedef struct {
-  const uint8_t *k, *v, *next;
+  const uint8_t *k, *v, *next_k, *next_v;
   size_t stride;
   int count;
 } run;
@@ -77,14 +77,22 @@ __attribute__((always_inline)) static inline void dots(const bool narrow, const 
     RP_EACH(i, n) s[i] += q[c] * one_at(narrow, k + (size_t)i * stride, c);
 }
 
+/* Asks for what will be read when the work in between is done. */
+static inline void ask(const uint8_t *at, size_t bytes) {
+  for (size_t b = 0; b < bytes; b += 64) __builtin_prefetch(at + b, 0, 2);
+}
+
 /* o[nv vectors from c on] = f o + sum p v. */
 __attribute__((always_inline)) static inline void values(const bool narrow, const int nv,
                                                          const run *r, int c, const rp_real *p,
                                                          rp_real f, rp_real *o) {
   vec sum[SUMS];
+  const size_t wide = narrow ? 2 : sizeof(rp_real);
   RP_EACH(i, nv) sum[i] = *(const vec *)(o + c + i * VEC) * f;
   for (int k = 0; k < r->count; k++) {
-    const uint8_t *v = r->v + (size_t)k * r->stride + (size_t)c * (narrow ? 2 : sizeof(rp_real));
+    const size_t from = (size_t)k * r->stride + (size_t)c * wide;
+    const uint8_t *v = r->v + from;
+    if (r->next_v) ask(r->next_v + from, (size_t)(nv * VEC) * wide);
     RP_EACH(i, nv) sum[i] += p[k] * at(narrow, v, i * VEC);
   }
   RP_EACH(i, nv) { *(vec *)(o + c + i * VEC) = sum[i]; }
@@ -96,8 +104,10 @@ __attribute__((always_inline)) static inline void take(const bool narrow, const 
   rp_real s[RP_KV_BLOCK], *o = acc + 2, max = acc[0], sum = 0;
   const int whole = whole_of(narrow, h);
   int i = 0, c = 0;
-  for (; i + SUMS <= r->count; i += SUMS)
+  for (; i + SUMS <= r->count; i += SUMS) {
+    if (r->next_k) ask(r->next_k + (size_t)i * r->stride, SUMS * r->stride);
     dots(narrow, SUMS, q, r->k + (size_t)i * r->stride, r->stride, h, s + i);
+  }
   for (; i < r->count; i++) dots(narrow, 1, q, r->k + (size_t)i * r->stride, r->stride, h, s + i);
   for (i = 0; i < r->count; i++) max = s[i] > max ? s[i] : max;
   for (i = 0; i < r->count; i++) s[i] = exp_real(s[i] - max);
@@ -114,16 +124,15 @@ __attribute__((always_inline)) static inline void take(const bool narrow, const 
   }
 }
 
-static void take_run(const job *j, const run *r) {
+static void take_run(const job *j, run *r) {
   const rp_attend_args *a = j->a;
-  const size_t bytes = 2 * RP_KV_BLOCK * (size_t)a->h * (size_t)rp_dtype_bytes(a->k.dtype);
-  for (size_t b = 0; r->next && b < bytes; b += 64) __builtin_prefetch(r->next + b, 0, 2);
   const size_t each = head_reals(a);
   for (int m = 0; m < heads_of(a); m++) {
     if (a->q.dtype == RP_BF16)
       take(true, r, a->h, j->q + m * a->h, j->acc + (size_t)m * each);
     else
       take(false, r, a->h, j->q + m * a->h, j->acc + (size_t)m * each);
+    r->next_k = r->next_v = NULL; /* the first head has asked for all */
   }
 }
 
@@ -148,7 +157,8 @@ static void segment(const job *j, const rp_seg *g, int first, int end) {
     run r = {.k = k, .v = k + values_on, .stride = (size_t)g->slot_step * (size_t)a->h * wide};
     r.count = in_block < end - i ? in_block : end - i;
     if (g->slot_step == 1 && i + r.count < end)
-      r.next = rd(a->kv.pool, rp_kv_entry(table[e / RP_KV_BLOCK + 1], 0, a->h));
+      r.next_k = rd(a->kv.pool, rp_kv_entry(table[e / RP_KV_BLOCK + 1], 0, a->h));
+    if (r.next_k) r.next_v = r.next_k + values_on;
     take_run(j, &r);
     i += r.count;
   }

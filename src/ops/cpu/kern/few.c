@@ -4,7 +4,9 @@
  * threads: each owns a range of C's columns. Rows of bfloat16 are widened once, before; a weight is
  * widened in registers. The sum of an element is one vector along k, whose lanes are added at the
  * end: its order depends neither on the other rows, nor on how many there are, nor on the threads.
- * Blocks of rows and columns only decide how many such sums are in registers at a time. */
+ * Blocks of rows and columns only decide how many such sums are in registers at a time. The columns of
+ * a block lie far apart, so that each of a few streams runs through memory in order: neighbouring columns
+ * are streams of a page each, and by the time the processor has seen where they go they end. */
 #include "ops/cpu/kern/lanes.h"
 #include "ops/cpu/kern/vec.h"
 
@@ -14,7 +16,8 @@ enum { SUMS = 24 };
 #else
 enum { SUMS = 12 };
 #endif
-enum { ROWS = 4, COLS = 8 };
+/* Bytes of a line of the weight that are asked for in front of those being read. */
+enum { ROWS = 4, COLS = 6, AHEAD = 384 };
 
 /* Elements of a run: two vectors of a weight in bfloat16, whose rows are in split order. */
 #define RP_RUN(narrow) ((narrow) ? 2 * VEC : VEC)
@@ -96,25 +99,24 @@ typedef struct {
   int64_t ldx;
 } job;
 
-/* c's rows [row, row + rows), columns [col, end) of at most cols. Past the end the last column is
- * worked out again and not written. */
+/* c's rows [row, row + rows), columns col, col + apart, ... of cols, below end. Past the end the last
+ * column is worked out again and not written. */
 __attribute__((always_inline)) static inline void block(const int rows, const int cols,
                                                         const bool narrow, const job *j, int row,
-                                                        int col, int end) {
+                                                        int col, int apart, int end) {
   const rp_gemm_args *a = j->a;
   const size_t wide = narrow ? 2 : sizeof(rp_real);
   vec sum[ROWS][COLS];
   lines l;
   RP_EACH(m, rows) l.x[m] = j->x + (row + m) * j->ldx;
   RP_EACH(n, cols) {
-    const int at = col + n < end ? col + n : end - 1;
+    const int at = col + n * apart < end ? col + n * apart : end - 1;
     l.w[n] = (const uint8_t *)a->b.p.at + (size_t)at * (size_t)a->ldb * wide;
   }
   RP_EACH(m, rows) RP_EACH(n, cols) sum[m][n] = (vec){0};
   int k = 0;
-  const size_t ahead = (size_t)cols * (size_t)a->ldb * wide;
   for (; k + RP_RUN(narrow) <= a->K; k += RP_RUN(narrow)) {
-    if (row == 0) RP_EACH(n, cols) __builtin_prefetch(l.w[n] + ahead + (size_t)k * wide, 0, 2);
+    if (row == 0) RP_EACH(n, cols) __builtin_prefetch(l.w[n] + AHEAD + (size_t)k * wide, 0, 2);
     step(rows, cols, narrow ? 1 : 0, &l, (size_t)k, (size_t)k * wide, sum);
     if (narrow) step(rows, cols, 2, &l, (size_t)k + VEC, (size_t)k * wide, sum);
   }
@@ -122,18 +124,19 @@ __attribute__((always_inline)) static inline void block(const int rows, const in
   rp_real sums[ROWS][COLS]; /* the vectors are in registers: no index that is not a constant */
   RP_EACH(m, rows) RP_EACH(n, cols) sums[m][n] = vec_sum(sum[m][n]);
   for (int m = 0; m < rows; m++)
-    for (int n = 0; n < cols && col + n < end; n++) put(a, row + m, col + n, sums[m][n]);
+    for (int n = 0; n < cols && col + n * apart < end; n++)
+      put(a, row + m, col + n * apart, sums[m][n]);
 }
 
 /* Blocks of `rows` rows while as many sums as there are registers belong to `of` rows. */
-typedef void (*block_at)(const job *j, int row, int col, int end);
+typedef void (*block_at)(const job *j, int row, int col, int apart, int end);
 #define RP_COLS(of) (SUMS / (of) < COLS ? SUMS / (of) : COLS)
 #define RP_ROW_BLOCK(rows, of) \
-  static void block_##rows##_of_##of(const job *j, int row, int col, int end) { \
+  static void block_##rows##_of_##of(const job *j, int row, int col, int apart, int end) { \
     if (j->a->a.dtype == RP_BF16) \
-      block(rows, RP_COLS(of), true, j, row, col, end); \
+      block(rows, RP_COLS(of), true, j, row, col, apart, end); \
     else \
-      block(rows, RP_COLS(of), false, j, row, col, end); \
+      block(rows, RP_COLS(of), false, j, row, col, apart, end); \
   }
 RP_ROW_BLOCK(1, 1)
 RP_ROW_BLOCK(2, 2)
@@ -154,11 +157,10 @@ static const block_at blocks[ROWS + 1][2] = {{NULL, NULL},
 static void columns(const job *j, int col, int end) {
   const int M = j->a->M, groups = (M + ROWS - 1) / ROWS, rows = (M + groups - 1) / groups;
   const int larger = M - groups * (rows - 1), cols = RP_COLS(rows);
-  for (int n = col; n < end; n += cols) {
-    const int to = n + cols < end ? n + cols : end;
+  const int apart = (end - col + cols - 1) / cols;
+  for (int n = col; n < col + apart; n++)
     for (int g = 0, m = 0; g < groups; m += g < larger ? rows : rows - 1, g++)
-      blocks[rows][g >= larger](j, m, n, to);
-  }
+      blocks[rows][g >= larger](j, m, n, apart, end);
 }
 
 static int64_t widened_row(const rp_gemm_args *a) {
