@@ -11,12 +11,13 @@
 /* Sums in registers; the fewest keys worth a part, and the most parts. */
 enum { SUMS = 8, PART_KEYS = 512, PARTS = 16, ENOUGH_UNITS = 64 };
 
-/* At most RP_KV_BLOCK keys and values `stride` bytes apart, and those of the block after it (NULL: none),
- * which are asked for on the way: blocks are too short for the processor to guess what follows. */
+/* At most RP_KV_BLOCK keys and values `stride` bytes apart. What is read next is asked for on the way,
+ * `next` (NULL: nothing) behind the last value: blocks are too short for the processor to guess it. */
 typedef struct {
-  const uint8_t *k, *v, *next_k, *next_v;
+  const uint8_t *k, *v, *next;
   size_t stride;
   int count;
+  bool asks;
 } run;
 
 typedef struct {
@@ -82,6 +83,13 @@ static inline void ask(const uint8_t *at, size_t bytes) {
   for (size_t b = 0; b < bytes; b += 64) __builtin_prefetch(at + b, 0, 2);
 }
 
+static inline void ask_value(const run *r, int k) {
+  if (k < r->count)
+    ask(r->v + (size_t)k * r->stride, r->stride);
+  else if (r->next)
+    ask(r->next + (size_t)(k - r->count) * r->stride, r->stride);
+}
+
 /* o[nv vectors from c on] = f o + sum p v. */
 __attribute__((always_inline)) static inline void values(const bool narrow, const int nv,
                                                          const run *r, int c, const rp_real *p,
@@ -92,7 +100,7 @@ __attribute__((always_inline)) static inline void values(const bool narrow, cons
   for (int k = 0; k < r->count; k++) {
     const size_t from = (size_t)k * r->stride + (size_t)c * wide;
     const uint8_t *v = r->v + from;
-    if (r->next_v) ask(r->next_v + from, (size_t)(nv * VEC) * wide);
+    if (r->asks && c == 0) ask_value(r, k + SUMS);
     RP_EACH(i, nv) sum[i] += p[k] * at(narrow, v, i * VEC);
   }
   RP_EACH(i, nv) { *(vec *)(o + c + i * VEC) = sum[i]; }
@@ -105,7 +113,10 @@ __attribute__((always_inline)) static inline void take(const bool narrow, const 
   const int whole = whole_of(narrow, h);
   int i = 0, c = 0;
   for (; i + SUMS <= r->count; i += SUMS) {
-    if (r->next_k) ask(r->next_k + (size_t)i * r->stride, SUMS * r->stride);
+    if (r->asks) {
+      const int k = i + SUMS; /* behind the keys the values */
+      ask(k < r->count ? r->k + (size_t)k * r->stride : r->v, SUMS * r->stride);
+    }
     dots(narrow, SUMS, q, r->k + (size_t)i * r->stride, r->stride, h, s + i);
   }
   for (; i < r->count; i++) dots(narrow, 1, q, r->k + (size_t)i * r->stride, r->stride, h, s + i);
@@ -132,7 +143,7 @@ static void take_run(const job *j, run *r) {
       take(true, r, a->h, j->q + m * a->h, j->acc + (size_t)m * each);
     else
       take(false, r, a->h, j->q + m * a->h, j->acc + (size_t)m * each);
-    r->next_k = r->next_v = NULL; /* the first head has asked for all */
+    r->asks = false; /* the first head has */
   }
 }
 
@@ -157,8 +168,8 @@ static void segment(const job *j, const rp_seg *g, int first, int end) {
     run r = {.k = k, .v = k + values_on, .stride = (size_t)g->slot_step * (size_t)a->h * wide};
     r.count = in_block < end - i ? in_block : end - i;
     if (g->slot_step == 1 && i + r.count < end)
-      r.next_k = rd(a->kv.pool, rp_kv_entry(table[e / RP_KV_BLOCK + 1], 0, a->h));
-    if (r.next_k) r.next_v = r.next_k + values_on;
+      r.next = rd(a->kv.pool, rp_kv_entry(table[e / RP_KV_BLOCK + 1], 0, a->h));
+    r.asks = g->slot_step == 1;
     take_run(j, &r);
     i += r.count;
   }
