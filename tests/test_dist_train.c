@@ -257,7 +257,7 @@ static void late_ops_change_nothing(void **state) {
   (void)state;
   check_needs_yaml();
   check_needs_ranks();
-  for (int s = 1; s <= 3; s += 2) {
+  for (int s = check_sanitized() ? 3 : 1; s <= 3; s += 2) {
     char shard[16], a[64], b[64], device[4];
     snprintf(shard, sizeof shard, "%d", s);
     snprintf(a, sizeof a, "now-%d", s);

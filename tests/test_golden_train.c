@@ -152,10 +152,11 @@ static void follow(const char *name, const mode *how) {
 }
 
 static void follow_all(const char *name) {
-  const bool queued = !strcmp(name, "train-joint") || !strcmp(name, "train-mixed");
+  const bool joint = !strcmp(name, "train-joint"), queued = joint || !strcmp(name, "train-mixed");
+  const bool cpu_alone = getenv("CHECK_FAST") || (check_sanitized() && !joint);
   for (int i = 0; i < MODES; i++) {
     if (modes[i].kind == RP_DEVICE_GUARD && !queued) continue;
-    if (modes[i].kind != RP_DEVICE_CPU && getenv("CHECK_FAST")) continue;
+    if (modes[i].kind != RP_DEVICE_CPU && cpu_alone) continue;
     printf("# %s on %s\n", name, modes[i].label);
     follow(name, &modes[i]);
   }
