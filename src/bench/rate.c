@@ -44,7 +44,7 @@ void rp_bench_fill(rp_queue *q, rp_tensor t, int64_t n, double spread) {
 
 rp_status rp_bench_product_rate(rp_device_kind kind, rp_dtype dtype, double seconds, double *rate,
                                 rp_error *err) {
-  const int side = seconds < RP_BENCH_ROUGH ? 768 : 2048;
+  const int side = seconds < RP_BENCH_ROUGH ? 384 : 2048;
   rp_bench_box b;
   rp_status st = RP_OK;
   const size_t n = (size_t)side * (size_t)side;
