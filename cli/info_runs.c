@@ -112,7 +112,7 @@ static void print_plan(const rp_train_plan *p) {
     printf("steps                %lld of %lld tokens (%.4g in all)\n", (long long)p->steps,
            (long long)p->tokens_per_step, (double)p->steps * (double)p->tokens_per_step);
   else
-    printf("steps                unknown: the training data cannot be opened\n");
+    printf("steps                unknown: %s\n", p->unknown);
   printf("accumulation         %d micro-batches a step\n", p->accumulation);
   printf("work                 %.4g FLOP a step\n", p->flops_per_step);
   printf("memory\n");
@@ -131,7 +131,12 @@ static void print_plan_json(const rp_train_plan *p) {
   printf("{\"run_dir\":");
   cli_json_string(p->run_dir);
   printf(",\"parameters\":%lld", (long long)p->parameters);
-  if (p->steps >= 0) printf(",\"steps\":%lld", (long long)p->steps);
+  if (p->steps >= 0) {
+    printf(",\"steps\":%lld", (long long)p->steps);
+  } else {
+    printf(",\"steps_unknown\":");
+    cli_json_string(p->unknown);
+  }
   printf(",\"tokens_per_step\":%lld,\"accumulation\":%d,\"flops_per_step\":%.9g,\"memory\":{",
          (long long)p->tokens_per_step, p->accumulation, p->flops_per_step);
   for (int i = 0; i < GROUPS; i++) printf("\"%s\":%llu,", g[i].key, (unsigned long long)g[i].bytes);

@@ -106,13 +106,14 @@ RP_API void rp_train_plan_defaults(rp_train_plan_opts *o);
 typedef struct {
   rp_train_memory memory;
   int64_t parameters;
-  int64_t steps;           /* S; -1 where the data is not there */
+  int64_t steps;           /* S; -1 where the data does not say */
   int64_t tokens_per_step; /* of the whole iteration, over accumulation and ranks */
   int accumulation;
   double flops_per_step; /* of one iteration, all its passes */
   int fits;
   char advice[512]; /* not fitting: the setting that would make it fit; else "" */
   char run_dir[4096];
+  char unknown[2048]; /* why there are no steps, in the words of a training; else "" */
 } rp_train_plan;
 /* Sizes of the run that the configuration describes. Token files are looked at if they are there. */
 RP_API rp_status rp_train_plan_make(const rp_config *c, const rp_train_plan_opts *opts,

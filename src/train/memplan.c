@@ -154,13 +154,20 @@ void rp_train_plan_defaults(rp_train_plan_opts *o) {
   *o = (rp_train_plan_opts){.size = sizeof *o, .ranks = 1};
 }
 
-/* Iterations, where the training data can be opened. */
-static int64_t steps_of(const rp_settings *s, int shards, int per_share) {
+/* Iterations, or why the training data, which need not be there yet, does not say. */
+static void count_steps(const rp_settings *s, int shards, rp_train_plan *out) {
+  const int per_share = s->trainer.global_batch / (s->train.batch * shards);
   rp_loader *l = NULL;
-  if (rp_loader_open(&l, &s->train, 0, shards, NULL)) return -1;
-  const int64_t S = rp_sched_steps(s->trainer.max_epoch, rp_loader_batches(l), per_share);
+  rp_error err = {0};
+  if (per_share < 1)
+    rp_fail(&err, RP_USAGE,
+            "trainer.global_batch_size=%d is no multiple of data.batch_size=%d times "
+            "data.shards=%d; change one of them",
+            s->trainer.global_batch, s->train.batch, shards);
+  else if (!rp_loader_open(&l, &s->train, 0, shards, &err))
+    out->steps = rp_sched_steps(s->trainer.max_epoch, rp_loader_batches(l), per_share);
+  rp_snprintf(out->unknown, sizeof out->unknown, "%s", err.text);
   rp_loader_close(l);
-  return S;
 }
 
 static rp_status fill(const rp_settings *s, rp_device_kind kind, int ranks, rp_train_plan *out,
@@ -171,9 +178,8 @@ static rp_status fill(const rp_settings *s, rp_device_kind kind, int ranks, rp_t
   out->parameters = shape.total;
   rp_shape_free(&shape);
   const int shards = s->trainer.shards > 0 ? s->trainer.shards : ranks;
-  const int per_share = s->trainer.global_batch / (s->train.batch * shards);
   out->accumulation = s->trainer.global_batch / (s->train.batch * ranks);
-  out->steps = per_share > 0 ? steps_of(s, shards, per_share) : -1;
+  count_steps(s, shards, out);
   out->tokens_per_step = (int64_t)s->trainer.global_batch * s->train.T;
   out->flops_per_step = rp_trainer_flops(s, s->trainer.global_batch / s->train.batch);
   out->fits = !out->memory.available || out->memory.total <= out->memory.available;

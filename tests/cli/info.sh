@@ -45,6 +45,22 @@ else
   says "grouped kv heads" 0 "of 128, 4 kv heads" "configs:" "$R" info \
     --configs "$RATPLUS_SOURCE/configs" experiment=fineweb_edu/ratplus-1b \
     model.backbone.seq_cell.num_kv_head=4 --pattern 'D=1x1+64x3'
+  # A plan counts the steps, or says of the token file what a training would say.
+  cp "$S/reference/train.bin" ids.bin
+  plan=("$R" info --configs "$RATPLUS_SOURCE/configs" experiment=fineweb_edu/ratplus-1b data.seq_len=96
+    data.batch_size=2 data.global_batch_size=4 data.train.limit_tokens=1536 data.vocab_size=97)
+  ids=data.train.tokenized_file_path=ids.bin
+  says "steps of a plan" 0 "steps                4 of 384 tokens" "configs:" "${plan[@]}" $ids
+  echo '{"num_bytes":2,"vocab_size":98}' >ids.bin.json
+  says "another vocabulary" 0 "unknown: ids.bin: vocab_size is 97 but ids.bin.json says 98" "configs:" \
+    "${plan[@]}" $ids
+  says "as JSON" 0 '"steps_unknown":"ids.bin: vocab_size is 97 but ids.bin.json says 98' "configs:" \
+    "${plan[@]}" $ids --json
+  rm ids.bin.json
+  says "ids beyond the vocabulary" 0 "unknown: ids.bin: token " "configs:" "${plan[@]}" $ids \
+    data.vocab_size=5
+  says "no token file" 0 "unknown: cannot open no.bin" "configs:" "${plan[@]}" \
+    data.train.tokenized_file_path=no.bin
 fi
 says "two patterns" 0 "D=8" "" "$R" info --pattern D=4 --pattern D=8
 says "a pattern that is none" 2 "" "character 3: the counts add up to 3 heads, the model has 4" "$R" \
