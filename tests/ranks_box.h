@@ -43,18 +43,20 @@ CHECK_MAYBE static const char *box_no_ranks(void) {
     } \
   } while (0)
 
-/* The exit code of the named case on n ranks. */
-CHECK_MAYBE static int box_ranks(int n, const char *name) {
+/* The exit code of the named case on n ranks; what they print goes to `log` (NULL: to ours). */
+CHECK_MAYBE static int box_ranks_to(int n, const char *name, const char *log) {
   char line[2048];
-  snprintf(
-      line, sizeof line,
-      "ASAN_OPTIONS=detect_leaks=0 OMPI_MCA_btl_vader_single_copy_mechanism=none timeout -k 5 "
-      "120 mpirun --allow-run-as-root --oversubscribe --bind-to none -n %d '%s' --rank %s 2>&1",
-      n, box_rank_program, name);
+  snprintf(line, sizeof line,
+           "ASAN_OPTIONS=detect_leaks=0 OMPI_MCA_btl_vader_single_copy_mechanism=none timeout -k 5 "
+           "120 mpirun --allow-run-as-root --oversubscribe --bind-to none -n %d '%s' --rank %s "
+           "%s%s 2>&1",
+           n, box_rank_program, name, log ? ">" : "", log ? log : "");
   fflush(stdout);
   const int st = system(line);
   return WIFEXITED(st) ? WEXITSTATUS(st) : 255;
 }
+
+CHECK_MAYBE static int box_ranks(int n, const char *name) { return box_ranks_to(n, name, NULL); }
 
 /* A port of this machine that nobody has. */
 CHECK_MAYBE static int box_free_port(void) {

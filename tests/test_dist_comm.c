@@ -5,6 +5,7 @@
  * label: alone, label: tsan */
 #include "ranks_box.h"
 
+#include <dlfcn.h>
 #include <signal.h>
 
 #include "base/log.h"
@@ -389,7 +390,7 @@ static const box_rank_case ranks[] = {
     {"counted", counted, 0, 0},    {"limited", limited, 0, 4e6},  {"silent", silent, 1, 0},
     {"told", told, 0, 0},          {"kinds", kinds_on, 0, 0},     {"nccl", nccl, 0, 0},
     {"killed", killed, 0, 0},      {"breaks", nccl_breaks, 0, 0}, {"hangs", nccl_silent, 1, 0},
-    {"no_gpu", nccl_no_gpu, 0, 0}, {"nothing", nothing, 2, 0},
+    {"no_gpu", nccl_no_gpu, 0, 0}, {"nothing", nothing, 2, 0},    {"late", nothing, 2, 0},
 };
 
 /* ---- cases ---- */
@@ -520,6 +521,27 @@ static int connect_to(int port) {
   return -1;
 }
 
+/* In rank 1 of the case "late": MPI is begun, and nothing more comes. */
+static void be_late(int argc, char **argv) {
+  const char *rank = getenv("OMPI_COMM_WORLD_RANK");
+  int (*begin)(int *, char ***) = NULL;
+  if (argc != 3 || strcmp(argv[2], "late") || !rank || strcmp(rank, "1")) return;
+  *(void **)&begin = dlsym(RTLD_DEFAULT, "MPI_Init");
+  if (!begin || begin(NULL, NULL)) _exit(97);
+  sleep(60);
+  _exit(96);
+}
+
+static void late_ranks_of_mpi_are_named(void **state) {
+  (void)state;
+  check_needs_ranks();
+  const char *log = check_path("late");
+  const double t0 = rp_now();
+  assert_int_equal(box_ranks_to(3, "late", log), 99);
+  assert_true(rp_now() - t0 < 30);
+  assert_says(log, "for ranks that began MPI but say nothing: 1 of 3");
+}
+
 /* Ranks 1 and 3 of four do not come. */
 static void missing_ranks_are_named(void **state) {
   (void)state;
@@ -590,11 +612,13 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(failures_over_tcp),
     cmocka_unit_test(nccl_over_tcp_and_mpi),
     cmocka_unit_test(missing_ranks_are_named),
+    cmocka_unit_test(late_ranks_of_mpi_are_named),
     cmocka_unit_test(taken_port_is_named),
     cmocka_unit_test(strangers_are_sent_away),
 };
 
 int main(int argc, char **argv) {
+  be_late(argc, argv);
   box_rank_main(argc, argv, ranks, sizeof ranks / sizeof *ranks);
   check_begin(argc, argv);
   return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;

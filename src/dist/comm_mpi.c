@@ -9,8 +9,9 @@
 #include <time.h>
 
 #include "base/log.h"
+#include "base/str.h"
 
-enum { DATA = 1, NOTE = 2 };
+enum { DATA = 1, NOTE = 2, HERE = 3 };
 
 typedef struct {
   MPI_Comm data, notes;
@@ -152,6 +153,90 @@ static rp_status start(double deadline, rp_error *err) {
   return check(starting.code, "its start", err);
 }
 
+/* ---- who is there ---- */
+
+/* Some MPIs let a rank out of their start before the others are in it, and a rank may stop behind it.
+ * Collectives of MPI would wait for it for ever, so rank 0 first hears of each by a message of no bytes,
+ * names those it does not hear of, and lets all go on by another. */
+typedef struct {
+  int rank, size, n; /* n came */
+  bool *came;        /* [size] */
+  double began, deadline;
+  bool warned;
+} roll;
+
+static void send_nothing(int to) {
+  MPI_Request r;
+  if (MPI_Isend(NULL, 0, MPI_BYTE, to, HERE, MPI_COMM_WORLD, &r) == MPI_SUCCESS)
+    MPI_Request_free(&r);
+}
+
+/* The rank that a message of no bytes came from; -1: none is there. */
+static int hear_of(int from) {
+  MPI_Status s;
+  int flag = 0;
+  if (MPI_Iprobe(from, HERE, MPI_COMM_WORLD, &flag, &s) != MPI_SUCCESS || !flag) return -1;
+  MPI_Recv(NULL, 0, MPI_BYTE, s.MPI_SOURCE, HERE, MPI_COMM_WORLD, &s);
+  return s.MPI_SOURCE;
+}
+
+static rp_status speak_of_missing(roll *k, rp_error *err) {
+  rp_str b = {0};
+  rp_status st = RP_OK;
+  const double early = k->deadline < 20 ? k->deadline / 2 : 10, waited = rp_now() - k->began;
+  if (waited < early || (k->warned && waited < k->deadline)) return RP_OK;
+  for (int r = 1; r < k->size; r++)
+    if (!k->came[r]) rp_str_addf(&b, "%s%d", b.len ? ", " : "", r);
+  if (waited < k->deadline)
+    rp_log(RP_LOG_WARNING, "after %.0f s these of %d ranks have begun MPI but say nothing: %s",
+           waited, k->size, b.s ? b.s : "?");
+  else
+    st = rp_fail(err, RP_FAIL,
+                 "rank 0 waited %.0f s for ranks that began MPI but say nothing: %s of %d; look at "
+                 "their machines (mpirun --display-map: where each is)",
+                 waited, b.s ? b.s : "?", k->size);
+  k->warned = true;
+  rp_str_free(&b);
+  return st;
+}
+
+static rp_status hear_of_all(roll *k, rp_error *err) {
+  for (k->n = 1; k->n < k->size;) {
+    const int r = hear_of(MPI_ANY_SOURCE);
+    if (r > 0 && r < k->size && !k->came[r]) {
+      k->came[r] = true;
+      k->n++;
+      continue;
+    }
+    RP_TRY(speak_of_missing(k, err));
+    nanosleep(&(struct timespec){0, 1000000}, NULL);
+  }
+  for (int r = 1; r < k->size; r++) send_nothing(r);
+  return RP_OK;
+}
+
+/* Rank 0's patience ends first, and its message says more. */
+static rp_status await_first(const roll *k, rp_error *err) {
+  send_nothing(0);
+  while (hear_of(0)) {
+    if (rp_now() - k->began > k->deadline + 10)
+      return rp_fail(err, RP_FAIL, "rank 0 does not answer rank %d; its own message says why",
+                     k->rank);
+    nanosleep(&(struct timespec){0, 1000000}, NULL);
+  }
+  return RP_OK;
+}
+
+static rp_status call_roll(int rank, int size, double deadline, rp_error *err) {
+  roll k = {.rank = rank, .size = size, .began = rp_now(), .deadline = deadline};
+  if (rank) return await_first(&k, err);
+  k.came = rp_calloc((size_t)size, sizeof *k.came);
+  if (!k.came) return rp_fail_memory(err, (size_t)size, "a list of ranks");
+  const rp_status st = hear_of_all(&k, err);
+  rp_free(k.came);
+  return st;
+}
+
 static rp_status initialise(double deadline, rp_error *err) {
   int there = 0;
   MPI_Initialized(&there);
@@ -170,12 +255,14 @@ static rp_status initialise(double deadline, rp_error *err) {
 
 rp_status rp_comm_open_mpi(rp_comm **c, const rp_comm_opts *o, rp_error *err) {
   int rank = 0, size = 1;
+  const double deadline = o && o->deadline > 0 ? o->deadline : RP_COMM_DEADLINE;
   *c = NULL;
-  RP_TRY(initialise(o && o->deadline > 0 ? o->deadline : RP_COMM_DEADLINE, err));
-  mpi_wire *w = rp_calloc(1, sizeof *w);
-  if (!w) return rp_fail_memory(err, sizeof *w, "a communicator");
+  RP_TRY(initialise(deadline, err));
   MPI_Comm_rank(MPI_COMM_WORLD, &rank);
   MPI_Comm_size(MPI_COMM_WORLD, &size);
+  RP_TRY(call_roll(rank, size, deadline, err));
+  mpi_wire *w = rp_calloc(1, sizeof *w);
+  if (!w) return rp_fail_memory(err, sizeof *w, "a communicator");
   MPI_Comm_dup(MPI_COMM_WORLD, &w->data);
   MPI_Comm_dup(MPI_COMM_WORLD, &w->notes);
   MPI_Comm_set_errhandler(w->data, MPI_ERRORS_RETURN);
