@@ -28,7 +28,8 @@ static const cli_flag flags[] = {
      .type = CLI_TEXT,
      .value = "TYPE",
      .choices = cli_dtypes,
-     .help = "write the weights in float32 or bfloat16 (default: as in the input)"},
+     .help = "write the matrices in float32 or bfloat16, and run the result so (default: as in "
+             "the input)"},
     {.name = "tokenizer",
      .type = CLI_TEXT,
      .value = "FILE",

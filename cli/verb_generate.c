@@ -227,7 +227,7 @@ static void print_statistics(const run_state *r) {
   cli_format_bytes(state, r->state);
   cli_note(
       "prompt: %lld tokens, %.1f tokens/s; text: %lld tokens, %.1f tokens/s; cache %s, state %s; "
-      "weights %s, %s of them mapped",
+      "weights %s, %s of them mapped from the file",
       (long long)f.prompt_tokens,
       f.prompt_seconds > 0 ? (double)f.prompt_tokens / f.prompt_seconds : 0.0, (long long)f.tokens,
       f.decode_seconds > 0 ? (double)f.decode_tokens / f.decode_seconds : 0.0, cache, state,

@@ -1,6 +1,16 @@
-/* Weights read from the pages of their file: the same logits, bit for bit, as from copies. */
+/* Weights read from the pages of their file: the same logits, bit for bit, as from copies; from many
+ * files, from a folder that cannot be written, from what `convert` makes. */
+#include <fcntl.h>
+#include <grp.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include "base/cpu.h"
 #include "model/frozen.h"
 #include "model_box.h"
+#include "ratplus/convert.h"
+#include "ratplus/info.h"
 #include "ratplus/session.h"
 #include "session/engine.h"
 #include "store_box.h"
@@ -22,6 +32,7 @@ static float value(const source *s, const rp_param *p, int64_t k) {
 static rp_status pull(void *ctx, const rp_param *p, rp_dtype dtype, void *out, rp_error *err) {
   const source *s = ctx;
   (void)err;
+  if (!out) return RP_OK; /* another rank's file */
   for (int64_t k = 0; k < p->rows * p->cols; k++) {
     const float x = value(s, p, k);
     if (dtype == RP_F32)
@@ -34,9 +45,11 @@ static rp_status pull(void *ctx, const rp_param *p, rp_dtype dtype, void *out, r
   return RP_OK;
 }
 
-/* A model directory whose tensors are of these dtypes, in files of at most shard_bytes. */
-static void write_model(const char *dir, const rp_model_settings *m, const rp_shape *shape,
-                        const rp_dtype *dtypes, uint64_t seed, uint64_t shard_bytes) {
+/* A model directory whose tensors are of these dtypes, in files of at most shard_bytes, as so many
+ * ranks write it. */
+static void write_model_by(int ranks, const char *dir, const rp_model_settings *m,
+                           const rp_shape *shape, const rp_dtype *dtypes, uint64_t seed,
+                           uint64_t shard_bytes) {
   rp_error err = {0};
   char *text;
   source from = {shape, seed};
@@ -46,12 +59,21 @@ static void write_model(const char *dir, const rp_model_settings *m, const rp_sh
       .shape = shape, .prefix = "", .dtypes = dtypes, .pull = pull, .ctx = &from};
   rp_remove_tree(dir, NULL);
   check_ok(rp_mkdirs(dir, &err), err);
-  check_ok(rp_safetensors_write_sets(weights, &set, 1, shard_bytes, &err), err);
+  for (int r = 0; r < ranks; r++) {
+    const rp_writing w = {weights, &set, 1, shard_bytes, r, ranks};
+    check_ok(rp_safetensors_write_part(&w, &err), err);
+    if (r == ranks - 1) check_ok(rp_safetensors_write_index(&w, &err), err);
+  }
   check_ok(rp_model_settings_json(m, true, &text, &err), err);
   box_write(config, text, strlen(text));
   rp_free(text);
   rp_free(weights);
   rp_free(config);
+}
+
+static void write_model(const char *dir, const rp_model_settings *m, const rp_shape *shape,
+                        const rp_dtype *dtypes, uint64_t seed, uint64_t shard_bytes) {
+  write_model_by(1, dir, m, shape, dtypes, seed, shard_bytes);
 }
 
 /* Moves the data of a file by `by` bytes, with blanks behind its header. */
@@ -73,22 +95,29 @@ static void shift_data(const char *path, size_t by) {
 }
 
 /* Logits after every one of some tokens; [TOKENS, V]. */
-static void run(const rp_model *m, int V, float *logits) {
-  rp_error err = {0};
+static rp_status try_run(const rp_model *m, int V, float *logits, rp_error *err) {
+  rp_status st = RP_OK;
   rp_engine_opts o;
-  rp_engine *e;
-  rp_session *s;
+  rp_engine *e = NULL;
+  rp_session *s = NULL;
   rp_engine_defaults(&o);
   o.chunk = 4;
-  check_ok(rp_engine_open(&e, m, &o, &err), err);
-  check_ok(rp_session_open(&s, e, "D=2,W=2", 0, &err), err);
+  RP_GO(rp_engine_open(&e, m, &o, err));
+  RP_GO(rp_session_open(&s, e, "D=2,W=2", 0, err));
   for (int t = 0; t < TOKENS; t++) {
     const int32_t id = (5 * t + 3) % V;
     const rp_feed f = {.session = s, .ids = &id, .n = 1, .logits = logits + t * V};
-    check_ok(rp_engine_call(e, &f, 1, &err), err);
+    RP_GO(rp_engine_call(e, &f, 1, err));
   }
+fail:
   rp_session_close(s);
   rp_engine_close(e);
+  return st;
+}
+
+static void run(const rp_model *m, int V, float *logits) {
+  rp_error err = {0};
+  check_ok(try_run(m, V, logits, &err), err);
 }
 
 /* The same with every weight copied, in float32 and, where it is asked for, rounded. */
@@ -182,7 +211,8 @@ static void mapped_as_copied(void **state) {
     rp_dtype *dtypes = some_dtypes(&r, &shape);
     const char *dir = check_path("model");
     const bool shards = check_pick(&r, 0, 2) == 0;
-    write_model(dir, &m, &shape, dtypes, (uint64_t)round, shards ? 3000 : 0);
+    const int ranks = check_pick(&r, 0, 2) ? 1 : check_pick(&r, 2, 4);
+    write_model_by(ranks, dir, &m, &shape, dtypes, (uint64_t)round, shards ? 3000 : 0);
     char *file = rp_path_join(dir, "model.safetensors");
     const int by = rp_is_file(file) ? check_pick(&r, 0, 2) : 0;
     if (by) shift_data(file, (size_t)by);
@@ -204,7 +234,7 @@ static void mapped_as_copied(void **state) {
       none += f.weights_mapped == 0;
       all += f.weights_mapped == f.weights;
       if (k) break;
-      write_model(dir, &m, &shape, dtypes, (uint64_t)round, shards ? 3000 : 0);
+      write_model_by(ranks, dir, &m, &shape, dtypes, (uint64_t)round, shards ? 3000 : 0);
       if (by) shift_data(file, (size_t)by);
     }
     rp_free(file);
@@ -258,8 +288,8 @@ static void a_device_apart(void **state) {
   }
 }
 
-/* KiB that a line of /proc/self/smaps says of the mappings of a file. */
-static long of_mapping(const char *path, const char *field) {
+/* KiB that a line of /proc/self/smaps says of the mappings of files whose path has this in it. */
+static long of_mappings(const char *path, const char *field) {
   FILE *in = fopen("/proc/self/smaps", "r");
   char line[512];
   bool ours = false;
@@ -276,7 +306,17 @@ static long of_mapping(const char *path, const char *field) {
   return sum;
 }
 
-/* After a run the pages of the file are here, and none of them is this process's own. */
+/* Matrices of this dtype, vectors in float32: what a run in it maps whole. */
+static rp_dtype *whole_dtypes(const rp_shape *shape, rp_dtype matrices) {
+  rp_dtype *d = rp_malloc((size_t)shape->n, sizeof *d);
+  assert_non_null(d);
+  for (int i = 0; i < shape->n; i++)
+    d[i] = shape->p[i].group == RP_GROUP_MATRIX ? matrices : RP_F32;
+  return d;
+}
+
+/* After a run the pages of one file, or of those that three ranks wrote, are here, and none of them is
+ * this process's own. */
 static void pages_are_shared(void **state) {
   (void)state;
   rp_error err = {0};
@@ -285,22 +325,235 @@ static void pages_are_shared(void **state) {
   rp_model_facts f;
   float logits[TOKENS * 50];
   check_ok(rp_shape_make(&shape, &m, &err), err);
-  rp_dtype *dtypes = rp_malloc((size_t)shape.n, sizeof *dtypes);
-  assert_non_null(dtypes);
-  for (int i = 0; i < shape.n; i++)
-    dtypes[i] = shape.p[i].group == RP_GROUP_MATRIX ? RP_BF16 : RP_F32;
-  const char *dir = check_path("shared");
-  write_model(dir, &m, &shape, dtypes, 1, 0);
-  char *file = rp_path_join(dir, "model.safetensors");
-  rp_model *model = open_model(dir, NULL, &f);
-  assert_string_equal(f.dtype, "bfloat16");
-  assert_int_equal(f.weights, f.weights_mapped);
-  run(model, m.V, logits);
-  assert_true(of_mapping(file, "Rss:") * 1024 >= (long)f.weights);
-  assert_int_equal(of_mapping(file, "Anonymous:"), 0);
+  for (int k = 0; k < 4; k++) {
+    const rp_dtype dtype = k & 1 ? RP_BF16 : RP_F32;
+    const int ranks = k & 2 ? 3 : 1;
+    rp_dtype *dtypes = whole_dtypes(&shape, dtype);
+    const char *dir = check_path("shared");
+    write_model_by(ranks, dir, &m, &shape, dtypes, 1, 0);
+    assert_int_equal(rp_is_file(check_path("shared/model.safetensors")), ranks == 1);
+    assert_int_equal(rp_is_file(check_path("shared/model.safetensors.index.json")), ranks == 3);
+    rp_model *model = open_model(dir, NULL, &f);
+    assert_string_equal(f.dtype, rp_dtype_name(dtype));
+    assert_int_equal(f.weights, f.weights_mapped);
+    run(model, m.V, logits);
+    assert_true(of_mappings(dir, "Rss:") * 1024 >= (long)f.weights);
+    assert_int_equal(of_mappings(dir, "Anonymous:"), 0);
+    rp_model_close(model);
+    assert_int_equal(of_mappings(dir, "Rss:"), 0);
+    rp_free(dtypes);
+  }
+  rp_shape_free(&shape);
+  rp_model_settings_free(&m);
+}
+
+/* In a child: someone who may not write here opens the model in the working directory. The code of its
+ * end is 0 when all went well. */
+static int run_as_guest(int V, float *logits) {
+  rp_error err = {0};
+  rp_model *model;
+  rp_model_facts f = {.size = sizeof f};
+  if (geteuid() == 0 && (setgroups(0, NULL) || setgid(65534) || setuid(65534))) return 77;
+  FILE *out = fopen("new", "w"), *in = fopen("model.safetensors", "r+");
+  if (out || in) return printf("# the folder can be written\n"), 2;
+  if (rp_model_open(&model, ".", NULL, &err) || try_run(model, V, logits, &err))
+    return printf("# %s\n", err.text), 3;
+  rp_model_about(model, &f);
   rp_model_close(model);
-  assert_int_equal(of_mapping(file, "Rss:"), 0);
-  rp_free(file);
+  return f.weights > 0 && f.weights == f.weights_mapped ? 0 : 4;
+}
+
+/* A file of the folder, or the folder, has this mode and was last written at the beginning of time. */
+static void set_old(const char *dir, const char *name, unsigned mode) {
+  const struct timespec old[2] = {{0}, {0}};
+  char *path = rp_path_join(dir, name);
+  assert_int_equal(chmod(path, mode), 0);
+  assert_int_equal(utimensat(AT_FDCWD, path, old, 0), 0);
+  rp_free(path);
+}
+
+static void is_old(const char *dir, const char *name) {
+  struct stat st;
+  char *path = rp_path_join(dir, name);
+  assert_int_equal(stat(path, &st), 0);
+  if (st.st_mtim.tv_sec || st.st_mtim.tv_nsec) fail_msg("%s was written", path);
+  rp_free(path);
+}
+
+/* Runs the model of the folder as somebody who may not write there; the code of its end. */
+static int guest_in(const char *dir, int V, float *logits) {
+  rp_error err = {0};
+  char **names;
+  size_t n;
+  int end;
+  check_ok(rp_list_dir(dir, &names, &n, &err), err);
+  for (size_t i = 0; i < n; i++) set_old(dir, names[i], 0444);
+  set_old(dir, ".", 0555);
+  fflush(NULL);
+  const pid_t pid = fork();
+  if (!pid) {
+    const int code = chdir(dir) ? 5 : run_as_guest(V, logits);
+    fflush(NULL);
+    _exit(code);
+  }
+  assert_int_equal(waitpid(pid, &end, 0), pid);
+  for (size_t i = 0; i < n; i++) is_old(dir, names[i]);
+  is_old(dir, ".");
+  rp_list_free(names, n);
+  assert_int_equal(chmod(dir, 0755), 0);
+  assert_true(WIFEXITED(end));
+  return WEXITSTATUS(end);
+}
+
+/* A model of one file or of three ranks' in a folder that its user cannot write is mapped as any other,
+ * and nothing is written. A child goes on only from a process that made no threads: this case is the
+ * first, and the children come first in it. */
+static void from_a_folder_that_cannot_be_written(void **state) {
+  (void)state;
+  enum { N = TOKENS * 50 };
+  static const char *const dirs[] = {"one", "three"};
+  rp_error err = {0};
+  rp_model_settings m = box_settings(2, 2, 2, 64, 256, 50);
+  rp_shape shape;
+  rp_model_facts f;
+  float want[N];
+  float *got =
+      mmap(NULL, 2 * sizeof want, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  assert_true(got != MAP_FAILED);
+  check_ok(rp_shape_make(&shape, &m, &err), err);
+  rp_dtype *dtypes = whole_dtypes(&shape, RP_F32);
+  for (int i = 0; i < 2; i++) {
+    write_model_by(2 * i + 1, check_path(dirs[i]), &m, &shape, dtypes, 1, 0);
+    const int code = guest_in(check_path(dirs[i]), m.V, got + i * N);
+    if (code == 77) skip(); /* root without the right to be another */
+    assert_int_equal(code, 0);
+  }
+  assert_true(rp_is_file(check_path("three/model.safetensors.index.json")));
+  rp_model *model = open_model(check_path("one"), NULL, &f);
+  run(model, m.V, want);
+  rp_model_close(model);
+  for (int i = 0; i < 2; i++) assert_memory_equal(got + i * N, want, sizeof want);
+  munmap(got, 2 * sizeof want);
+  rp_free(dtypes);
+  rp_shape_free(&shape);
+  rp_model_settings_free(&m);
+}
+
+/* A configuration that says another dtype than the one converted to. */
+static void say_dtype(const char *dir, const rp_model_settings *m, const char *dtype, bool known) {
+  rp_error err = {0};
+  rp_str b = {0};
+  char *text, *path = rp_path_join(dir, "config.yaml");
+  check_ok(rp_model_settings_json(m, known, &text, &err), err);
+  rp_str_addf(&b, "{\"trainer\":{\"dtype\":\"%s\"},%s", dtype, text + 1);
+  box_write(path, b.s, b.len);
+  rp_str_free(&b);
+  rp_free(text);
+  rp_free(path);
+}
+
+/* What `convert --dtype` made is run in that dtype without being asked, and mapped whole. */
+static void converted_opens_mapped(void **state) {
+  (void)state;
+  static const char *const names[] = {"float32", "bfloat16"};
+  static const rp_dtype runs[] = {RP_F32, RP_BF16};
+  rp_rng r = check_rng(3);
+  rp_error err = {0};
+  for (int k = 0; k < 32; k++) {
+    const int to = k & 1;
+    const bool known = k & 2, pth = k & 4;
+    rp_model_settings m = some_model(&r);
+    rp_shape shape;
+    rp_model_facts f;
+    rp_convert_opts o;
+    char *text, part[64];
+    float got[TOKENS * 50], want[TOKENS * 50];
+    if (pth && !RATPLUS_WITH_ZIP) continue;
+    check_ok(rp_shape_make(&shape, &m, &err), err);
+    rp_dtype *dtypes = some_dtypes(&r, &shape);
+    const char *in = check_path("in"), *out = check_path(pth ? "out.pth" : "out");
+    write_model(in, &m, &shape, dtypes, (uint64_t)k, 0);
+    say_dtype(in, &m, names[!to], known);
+    rp_convert_defaults(&o);
+    o.dtype = names[to];
+    o.overwrite = true;
+    check_ok(rp_convert(in, out, &o, &err), err);
+    rp_model *model = open_model(out, NULL, &f);
+    assert_string_equal(f.dtype, names[to]);
+    assert_true(f.weights > 0);
+    assert_int_equal(f.weights_mapped, f.weights);
+    run(model, m.V, got);
+    run_copied(out, &m, runs[to], RP_DEVICE_CPU, want);
+    assert_memory_equal(got, want, sizeof *got * (size_t)(TOKENS * m.V));
+    rp_model_close(model);
+    check_ok(rp_model_info(out, NULL, 0, 1, &text, &err), err);
+    rp_snprintf(part, sizeof part, "\"run_dtype\":\"%s\",\"mapped_bytes\":%llu,", names[to],
+                (unsigned long long)f.weights);
+    assert_non_null(strstr(text, part));
+    assert_non_null(strstr(text, "\"converted_bytes\":0,"));
+    rp_free(text);
+    rp_free(dtypes);
+    rp_shape_free(&shape);
+    rp_model_settings_free(&m);
+  }
+}
+
+/* What `info` says of any file is what opening it does. */
+static void info_tells_what_is_mapped(void **state) {
+  (void)state;
+  rp_rng r = check_rng(4);
+  rp_error err = {0};
+  for (int k = 0; k < 20; k++) {
+    rp_model_settings m = some_model(&r);
+    rp_shape shape;
+    rp_model_facts f;
+    char *text, part[160];
+    check_ok(rp_shape_make(&shape, &m, &err), err);
+    rp_dtype *dtypes = some_dtypes(&r, &shape);
+    const char *dir = check_path("told");
+    write_model_by(check_pick(&r, 1, 2), dir, &m, &shape, dtypes, (uint64_t)k, 0);
+    if (k & 1) say_dtype(dir, &m, k & 2 ? "bfloat16" : "float32", true);
+    rp_model *model = open_model(dir, NULL, &f);
+    rp_model_close(model);
+    check_ok(rp_model_info(dir, NULL, 0, 1, &text, &err), err);
+    rp_snprintf(part, sizeof part,
+                "\"run_dtype\":\"%s\",\"mapped_bytes\":%llu,\"converted_bytes\":%llu,", f.dtype,
+                (unsigned long long)f.weights_mapped,
+                (unsigned long long)(f.weights - f.weights_mapped));
+    if (!strstr(text, part)) fail_msg("wanted %s in %s", part, text);
+    rp_free(text);
+    check_ok(rp_model_info(dir, NULL, 0, 0, &text, &err), err);
+    assert_non_null(strstr(text, "of weights mapped from the file, "));
+    assert_int_equal(strstr(text, "nothing converted") != NULL, f.weights == f.weights_mapped);
+    rp_free(text);
+    rp_free(dtypes);
+    rp_shape_free(&shape);
+    rp_model_settings_free(&m);
+  }
+}
+
+/* More cache than the machine has is refused before it is taken, and the mapped weights are told
+ * apart from it. */
+static void too_large_an_engine(void **state) {
+  (void)state;
+  rp_error err = {0};
+  rp_model_settings m = box_settings(1, 2, 2, 16, 32, 50);
+  rp_shape shape;
+  rp_model_facts f;
+  rp_engine_opts o;
+  rp_engine *e;
+  check_ok(rp_shape_make(&shape, &m, &err), err);
+  rp_dtype *dtypes = whole_dtypes(&shape, RP_F32);
+  write_model(check_path("large"), &m, &shape, dtypes, 1, 0);
+  rp_model *model = open_model(check_path("large"), NULL, &f);
+  const uint64_t free = rp_memory_available();
+  rp_engine_defaults(&o);
+  o.cache_bytes = 2 * free;
+  if (free && 2 * free / 4096 < INT32_MAX) {
+    check_fails(rp_engine_open(&e, model, &o, &err), RP_NO_MEMORY, err, "of cache and");
+    assert_non_null(strstr(err.text, "of weights are mapped from the file and not counted"));
+  }
+  rp_model_close(model);
   rp_free(dtypes);
   rp_shape_free(&shape);
   rp_model_settings_free(&m);
@@ -334,9 +587,13 @@ static void written_aligned(void **state) {
 }
 
 static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(from_a_folder_that_cannot_be_written),
     cmocka_unit_test(mapped_as_copied),
     cmocka_unit_test(a_device_apart),
     cmocka_unit_test(pages_are_shared),
+    cmocka_unit_test(converted_opens_mapped),
+    cmocka_unit_test(info_tells_what_is_mapped),
+    cmocka_unit_test(too_large_an_engine),
     cmocka_unit_test(written_aligned),
 };
 CHECK_MAIN(tests)

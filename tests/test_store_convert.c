@@ -111,7 +111,8 @@ static void dtypes_change(void **state) {
   check_ok(convert(sample("plain"), check_path("half"), "bfloat16", false, false, &err), err);
   check_model(check_path("half"), &want); /* the values are exact in bfloat16 */
   check_ok(rp_store_open(&s, check_path("half"), &err), err);
-  for (int i = 0; i < rp_store_count(s); i++) assert_int_equal(rp_store_at(s, i)->dtype, RP_BF16);
+  for (int i = 0; i < rp_store_count(s); i++) /* a vector is computed with in float32 */
+    assert_int_equal(rp_store_at(s, i)->dtype, rp_store_at(s, i)->ndim == 2 ? RP_BF16 : RP_F32);
   rp_store_close(s);
   check_ok(convert(check_path("half"), check_path("full"), "float32", false, false, &err), err);
   check_ok(convert(sample("plain"), check_path("straight"), NULL, false, false, &err), err);

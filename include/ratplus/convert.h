@@ -11,7 +11,7 @@ extern "C" {
 
 typedef struct {
   size_t size;           /* sizeof this struct; filled by rp_convert_defaults */
-  const char *dtype;     /* "float32", "bfloat16"; NULL: as in the input */
+  const char *dtype;     /* "float32", "bfloat16", also of a run of it; NULL: as in the input */
   const char *tokenizer; /* a SentencePiece model copied along; NULL: the input's, if any */
   int with_optimizer;    /* optimizer state and step too: a checkpoint that training goes on from */
   int overwrite;         /* an existing output is replaced */

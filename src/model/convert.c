@@ -78,6 +78,30 @@ static rp_status find_moments(job *j, rp_error *err) {
   return RP_OK;
 }
 
+/* The model is to be run as it is written: read from the pages of its file. Without a word of the
+ * configuration's the file's dtype counts. */
+static rp_status set_dtype(job *j, rp_error *err) {
+  char word[64], *text = NULL;
+  const char *const words[] = {word};
+  rp_config *c = NULL;
+  if (j->o->dtype < 0 || !j->pattern_known) return RP_OK;
+  rp_snprintf(word, sizeof word, "++trainer.dtype=%s", rp_dtype_name((rp_dtype)j->o->dtype));
+  RP_TRY(rp_config_yaml(j->config, &text, err));
+  const rp_status st =
+      rp_config_from_text(&c, text, strlen(text), "the configuration", words, 1, true, err);
+  rp_free(text);
+  if (st) return st;
+  rp_config_free(j->config);
+  j->config = c;
+  return RP_OK;
+}
+
+/* Vectors are computed with in float32 whatever the matrices are, and take nothing beside them. */
+static rp_dtype output_dtype(const job *j, const rp_param *p) {
+  if (j->o->dtype < 0) return rp_store_dtype(j->in, p);
+  return p->group == RP_GROUP_MATRIX ? (rp_dtype)j->o->dtype : RP_F32;
+}
+
 static rp_status prepare(job *j, const char *in, rp_error *err) {
   const rp_convert_settings *o = j->o;
   RP_TRY(rp_store_open(&j->in, in, err));
@@ -85,10 +109,10 @@ static rp_status prepare(job *j, const char *in, rp_error *err) {
   RP_TRY(rp_model_settings_read(&j->m, j->config, err));
   RP_TRY(rp_shape_make(&j->shape, &j->m, err));
   RP_TRY(rp_store_check(j->in, &j->shape, err));
+  RP_TRY(set_dtype(j, err));
   j->dtypes = rp_malloc((size_t)j->shape.n, sizeof *j->dtypes);
   if (!j->dtypes) return rp_fail_memory(err, (size_t)j->shape.n, "a list of dtypes");
-  for (int i = 0; i < j->shape.n; i++)
-    j->dtypes[i] = o->dtype < 0 ? rp_store_dtype(j->in, &j->shape.p[i]) : (rp_dtype)o->dtype;
+  for (int i = 0; i < j->shape.n; i++) j->dtypes[i] = output_dtype(j, &j->shape.p[i]);
   j->weights = (rp_tensor_set){
       .shape = &j->shape, .prefix = "", .dtypes = j->dtypes, .pull = pull_weight, .ctx = j->in};
   return find_moments(j, err);

@@ -1,6 +1,8 @@
 /* frozen.c - which tensors stay in their file, and the conversion of the others. */
 #include "model/frozen.h"
 
+#include "base/cpu.h"
+#include "base/str.h"
 #include "model/kind.h"
 
 enum { CHUNK = 1 << 20 }; /* elements that pass through the host at a time */
@@ -16,9 +18,11 @@ typedef struct {
   rp_frozen *f;
   const rp_store *s;
   rp_queue *q;
+  rp_dtype real;
+  bool reads_host; /* the device does */
   item *at;
   int n;
-  size_t own; /* bytes of those converted */
+  size_t own, mapped; /* bytes of those converted, with what aligns them, and of the others */
 } plan;
 
 static size_t bytes_of(const item *it) {
@@ -29,22 +33,35 @@ static void add(plan *l, const rp_param *p, int slot, rp_dtype dtype) {
   item *it = &l->at[l->n++];
   *it = (item){.p = p, .to = &l->f->slots[(size_t)p->unit * RP_SLOTS + (size_t)slot]};
   it->to->dtype = dtype;
-  if (!rp_device_reads_host(l->f->dev)) return;
-  const void *direct = rp_store_direct(l->s, p, dtype);
-  if (direct && rp_store_map_of(l->s, direct)) it->direct = direct;
+  const void *direct = l->reads_host ? rp_store_direct(l->s, p, dtype) : NULL;
+  if (!direct || !rp_store_map_of(l->s, direct)) return;
+  it->direct = direct;
+  l->mapped += bytes_of(it);
 }
 
 /* The embedding is looked up and, when the head is tied, multiplied by. A product reads the computed
  * dtype; a row that is looked up is not rounded. One table does for both where it loses nothing. */
 static void add_embedding(plan *l, const rp_param *p, rp_dtype compute, bool tied) {
-  const rp_dtype real = rp_device_real(l->f->dev);
+  const rp_dtype real = l->real;
   const bool half = rp_store_dtype(l->s, p) == RP_BF16;
   if (tied) add(l, p, p->slot, compute);
   if (!tied || (compute != real && !half)) add(l, p, p->slot + 1, half ? RP_BF16 : real);
 }
 
-static rp_status make_plan(plan *l, const rp_shape *shape, rp_dtype compute, rp_error *err) {
-  const rp_dtype real = rp_device_real(l->f->dev);
+/* Carved in one order for planning and for use. */
+static void carve(plan *l, uintptr_t base) {
+  rp_carve c = {base, 0, 0};
+  for (int i = 0; i < l->n; i++)
+    if (!l->at[i].direct) l->at[i].to->p = rp_carve_take(&c, bytes_of(&l->at[i]));
+  l->own = c.used;
+}
+
+/* Tables of the net, and what they take. */
+static rp_status make_plan(plan *l, const rp_shape *shape, rp_dtype dtype, rp_error *err) {
+  const rp_dtype real = l->real, compute = dtype == RP_BF16 ? RP_BF16 : real;
+  const size_t slots = (size_t)shape->units * RP_SLOTS;
+  l->f->slots = rp_calloc(slots, sizeof *l->f->slots);
+  if (!l->f->slots) return rp_fail_memory(err, slots * sizeof *l->f->slots, "the table of weights");
   const bool tied = !rp_shape_at(shape, shape->units - 1, RP_SLOT_HEAD);
   l->at = rp_calloc((size_t)shape->n + 1, sizeof *l->at);
   if (!l->at) return rp_fail_memory(err, (size_t)shape->n * sizeof *l->at, "the list of weights");
@@ -55,6 +72,7 @@ static rp_status make_plan(plan *l, const rp_shape *shape, rp_dtype compute, rp_
     else
       add(l, p, p->slot, p->group == RP_GROUP_MATRIX ? compute : real);
   }
+  carve(l, 0);
   return RP_OK;
 }
 
@@ -73,12 +91,20 @@ static rp_status lend(plan *l, const item *it, rp_error *err) {
   return RP_OK;
 }
 
-/* Carved in one order for planning and for use. */
-static void carve(plan *l, uintptr_t base) {
-  rp_carve c = {base, 0, 0};
-  for (int i = 0; i < l->n; i++)
-    if (!l->at[i].direct) l->at[i].to->p = rp_carve_take(&c, bytes_of(&l->at[i]));
-  l->own = c.used;
+/* What is mapped needs none; the system gives its pages away and reads them again. */
+static rp_status check_room(const plan *l, rp_dtype dtype, rp_error *err) {
+  char own[32], mapped[32], have[32];
+  const uint64_t free = rp_memory_available();
+  if (!l->own || !l->reads_host || !free || l->own <= free) return RP_OK;
+  rp_format_bytes(own, (double)l->own);
+  rp_format_bytes(mapped, (double)l->mapped);
+  rp_format_bytes(have, (double)free);
+  return rp_fail(
+      err, RP_NO_MEMORY,
+      "%s: to run it in %s takes %s of memory for converted weights, beside %s mapped "
+      "from the file, and %s are free; `ratplus convert --dtype %s` writes a model whose "
+      "weights are all mapped",
+      rp_store_path(l->s), rp_dtype_name(dtype), own, mapped, have, rp_dtype_name(dtype));
 }
 
 /* Elements of the table's own dtype are copied bit for bit; others pass through float32. */
@@ -130,21 +156,35 @@ fail:
 rp_status rp_frozen_open(rp_frozen *f, rp_queue *q, const rp_shape *shape, rp_dtype dtype,
                          const rp_store *s, const rp_frozen_told *told, rp_error *err) {
   rp_status st = RP_OK;
-  *f = (rp_frozen){.dev = rp_queue_device(q)};
-  plan l = {.f = f, .s = s, .q = q};
-  const size_t slots = (size_t)shape->units * RP_SLOTS, n = (size_t)shape->n + 1;
-  f->slots = rp_calloc(slots, sizeof *f->slots);
+  rp_device *dev = rp_queue_device(q);
+  *f = (rp_frozen){.dev = dev};
+  plan l = {
+      .f = f, .s = s, .q = q, .real = rp_device_real(dev), .reads_host = rp_device_reads_host(dev)};
+  const size_t n = (size_t)shape->n + 1;
   f->lent = rp_calloc(n, sizeof *f->lent); /* no more files than tensors */
-  if (!f->slots || !f->lent)
-    RP_GO(rp_fail_memory(err, slots * sizeof *f->slots, "the table of weights"));
-  RP_GO(make_plan(&l, shape, dtype == RP_BF16 ? RP_BF16 : rp_device_real(f->dev), err));
-  carve(&l, 0);
+  if (!f->lent) RP_GO(rp_fail_memory(err, n * sizeof *f->lent, "the list of mapped files"));
+  RP_GO(make_plan(&l, shape, dtype, err));
+  RP_GO(check_room(&l, dtype, err));
   RP_GO(fill(&l, told, err));
   /* Where one table of the embedding does for both. */
   if (!f->slots[RP_SLOT_EMBED + 1].p.at) f->slots[RP_SLOT_EMBED + 1] = f->slots[RP_SLOT_EMBED];
 fail:
   rp_free(l.at);
   if (st) rp_frozen_close(f);
+  return st;
+}
+
+rp_status rp_frozen_plan(const rp_shape *shape, rp_dtype dtype, const rp_store *s, uint64_t *mapped,
+                         uint64_t *kept, rp_error *err) {
+  rp_frozen f = {0};
+  plan l = {.f = &f, .s = s, .real = RP_F32, .reads_host = true};
+  *mapped = *kept = 0;
+  const rp_status st = make_plan(&l, shape, dtype, err);
+  for (int i = 0; i < l.n && !st; i++)
+    if (!l.at[i].direct) *kept += bytes_of(&l.at[i]);
+  *mapped = l.mapped;
+  rp_free(l.at);
+  rp_free(f.slots);
   return st;
 }
 

@@ -26,9 +26,14 @@ typedef struct {
   void *ctx;
 } rp_frozen_told;
 /* s, which rp_store_check accepted for this shape, must outlive it where n_lent is not 0. dtype:
- * RP_F32 or RP_BF16, the run's. Waits for q. */
+ * RP_F32 or RP_BF16, the run's. Waits for q. RP_NO_MEMORY before anything is converted where the machine
+ * has not so much to give. */
 rp_status rp_frozen_open(rp_frozen *f, rp_queue *q, const rp_shape *shape, rp_dtype dtype,
                          const rp_store *s, const rp_frozen_told *told, rp_error *err);
+/* On the CPU, without opening anything: the bytes it would leave in the file's pages, and those it
+ * would convert into memory. */
+rp_status rp_frozen_plan(const rp_shape *shape, rp_dtype dtype, const rp_store *s, uint64_t *mapped,
+                         uint64_t *kept, rp_error *err);
 void rp_frozen_close(rp_frozen *f); /* {0} is fine */
 rp_weights rp_frozen_weights(rp_frozen *f);
 

@@ -3,6 +3,7 @@
 
 #include "base/json.h"
 #include "model/cost.h"
+#include "model/frozen.h"
 #include "model/store_inner.h"
 #include "ratplus/info.h"
 
@@ -11,10 +12,13 @@ typedef struct {
   rp_model_settings m;
   rp_shape shape;
   bool pattern_known;
-  char *pattern;        /* "D=16,W=256"; NULL when nothing says it */
-  double dense, sparse; /* bytes of cache per token, bfloat16, at max_seq_len */
-  double state;         /* bytes of the recurrence's states */
-  uint64_t bytes;       /* of the weights in their file */
+  char *pattern;              /* "D=16,W=256"; NULL when nothing says it */
+  double dense, sparse;       /* bytes of cache per token, bfloat16, at max_seq_len */
+  double state;               /* bytes of the recurrence's states */
+  uint64_t bytes;             /* of the weights in their file */
+  bool runs;                  /* its dtype is one that can be run */
+  rp_dtype dtype;             /* of a run without --dtype, */
+  uint64_t mapped, converted; /* which reads so many bytes of weights from the file's pages */
   int64_t adam, step;
 } facts;
 
@@ -50,6 +54,16 @@ static double cache_per_token(const rp_model_settings *m, const rp_pats *p) {
   return rp_cost_cache(m, p, T, RP_BF16) / (double)T;
 }
 
+/* A configuration of another program may name a dtype that is none of ours. */
+static rp_status find_run(facts *f, const char *const *words, size_t n, rp_error *err) {
+  rp_config *c = NULL;
+  RP_TRY(rp_store_config(f->s, words, n, &c, err));
+  f->runs = !rp_store_run_dtype(f->s, c, NULL, &f->shape, &f->dtype, NULL);
+  rp_config_free(c);
+  if (!f->runs) return RP_OK;
+  return rp_frozen_plan(&f->shape, f->dtype, f->s, &f->mapped, &f->converted, err);
+}
+
 static rp_status gather(facts *f, const char *path, const char *const *words, size_t n,
                         rp_error *err) {
   rp_pats dense = {0};
@@ -63,6 +77,7 @@ static rp_status gather(facts *f, const char *path, const char *const *words, si
     const rp_param *p = &f->shape.p[i];
     f->bytes += (uint64_t)(p->rows * p->cols) * (uint64_t)rp_dtype_bytes(rp_store_dtype(f->s, p));
   }
+  RP_TRY(find_run(f, words, n, err));
   if (f->m.cell == RP_CELL_IDENTITY) return RP_OK;
   if (f->pattern_known && !(f->pattern = rp_pats_format(&f->m.pats)))
     return rp_fail_memory(err, 64, "a pattern");
@@ -126,6 +141,18 @@ static void add_cache(rp_str *b, const facts *f) {
   if (f->m.apply_re) add_size(b, "state", f->state, " a sequence (recurrence, float32)");
 }
 
+static void add_run(rp_str *b, const facts *f) {
+  char mapped[32], converted[32];
+  rp_format_bytes(mapped, (double)f->mapped);
+  rp_format_bytes(converted, (double)f->converted);
+  rp_str_addf(b, "run in      %s: %s of weights mapped from the file, ", rp_dtype_name(f->dtype),
+              mapped);
+  if (f->converted)
+    rp_str_addf(b, "%s converted into memory\n", converted);
+  else
+    rp_str_add(b, "nothing converted\n");
+}
+
 static void add_text(rp_str *b, const facts *f) {
   static const char *const norms[] = {"RMSNorm", "LayerNorm"};
   const rp_model_settings *m = &f->m;
@@ -142,6 +169,7 @@ static void add_text(rp_str *b, const facts *f) {
   char size[32];
   rp_format_bytes(size, (double)f->bytes);
   rp_str_addf(b, ", %s\n", size);
+  if (f->runs) add_run(b, f);
   if (m->cell != RP_CELL_IDENTITY) {
     rp_str_addf(b, "pattern     %s%s\n",
                 f->pattern ? f->pattern : "not said; give one with --pattern",
@@ -198,6 +226,11 @@ static void add_json(rp_str *b, const facts *f) {
   add_number(b, "parameters", f->shape.total);
   add_number(b, "bytes", (int64_t)f->bytes);
   add_string(b, "dtype", dtypes.s);
+  if (f->runs) {
+    add_string(b, "run_dtype", rp_dtype_name(f->dtype));
+    add_number(b, "mapped_bytes", (int64_t)f->mapped);
+    add_number(b, "converted_bytes", (int64_t)f->converted);
+  }
   add_string(b, "pattern", f->pattern);
   add_number(b, "max_seq_len", m->max_seq_len);
   add_real(b, "cache_bytes_per_token_dense", f->dense);

@@ -66,6 +66,11 @@ const char *rp_store_tokenizer(const rp_store *s);
 rp_status rp_store_pattern_known(const rp_store *s, const char *const *words, size_t n, bool *known,
                                  rp_error *err);
 
+/* RP_F32 or RP_BF16, what the model runs in: what is asked for (NULL: nothing), else what the
+ * configuration says (NULL: none), else as the embedding is stored. */
+rp_status rp_store_run_dtype(const rp_store *s, const rp_config *c, const char *asked,
+                             const rp_shape *shape, rp_dtype *out, rp_error *err);
+
 /* Dtype of the file's tensor; RP_F32 when it is absent. */
 rp_dtype rp_store_dtype(const rp_store *s, const rp_param *p);
 

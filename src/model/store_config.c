@@ -312,6 +312,23 @@ rp_status rp_store_config(const rp_store *s, const char *const *words, size_t n,
   return rp_store_compose(s, words, n, c, &known, err);
 }
 
+rp_status rp_store_run_dtype(const rp_store *s, const rp_config *c, const char *asked,
+                             const rp_shape *shape, rp_dtype *out, rp_error *err) {
+  char *told = !asked && c ? rp_config_get(c, "trainer.dtype") : NULL;
+  const char *text = asked ? asked : told;
+  rp_status st = RP_OK;
+  if (!text)
+    *out = rp_store_dtype(s, &shape->p[0]) == RP_BF16 ? RP_BF16 : RP_F32;
+  else if (strcmp(text, "float32") == 0)
+    *out = RP_F32;
+  else if (strcmp(text, "bfloat16") == 0)
+    *out = RP_BF16;
+  else
+    st = rp_fail(err, RP_USAGE, "dtype %s: must be float32 or bfloat16", text);
+  rp_free(told);
+  return st;
+}
+
 rp_status rp_store_pattern_known(const rp_store *s, const char *const *words, size_t n, bool *known,
                                  rp_error *err) {
   rp_config *c;

@@ -1,6 +1,7 @@
 /* engine.c - a model with a queue, a pool of blocks and the buffers of a call. */
 #include <string.h>
 
+#include "base/cpu.h"
 #include "base/log.h"
 #include "base/str.h"
 #include "model/kind.h"
@@ -96,15 +97,40 @@ static rp_status reserve(rp_engine *e, rp_error *err) {
   return rp_queue_reserve(e->q, most, err);
 }
 
+static uint64_t pool_blocks(rp_engine *e) {
+  const rp_model *m = e->model;
+  e->block_bytes = block_bytes(&m->m, m->compute, rp_device_real(e->dev));
+  if (e->o.cache_bytes) return e->o.cache_bytes / e->block_bytes;
+  return (uint64_t)((m->seq_len + RP_KV_BLOCK - 1) / RP_KV_BLOCK) * (uint64_t)m->m.N *
+         (uint64_t)m->m.Hk;
+}
+
+/* Memory that is not there would be given all the same, and the system would end the process later.
+ * Weights that were converted are there already; of those in the file the system can take pages back. */
+static rp_status check_room(rp_engine *e, rp_error *err) {
+  char cache[32], work[32], have[32], mapped[32];
+  rp_model_facts f = {.size = sizeof f};
+  const uint64_t free = rp_memory_available(), pool = pool_blocks(e) * e->block_bytes;
+  const uint64_t most =
+      e->work_bytes + carve(e, 0, &e->model->m, (size_t)rp_dtype_bytes(rp_device_real(e->dev)));
+  if (!free || !rp_device_reads_host(e->dev) || (pool <= free && most <= free - pool)) return RP_OK;
+  rp_model_about(e->model, &f);
+  rp_format_bytes(cache, (double)pool);
+  rp_format_bytes(work, (double)most);
+  rp_format_bytes(have, (double)free);
+  rp_format_bytes(mapped, (double)f.weights_mapped);
+  return rp_fail(err, RP_NO_MEMORY,
+                 "%s of cache and %s of work buffers are more than the %s that are free (%s of "
+                 "weights are mapped from the file and not counted); give less cache, a sparser "
+                 "pattern or fewer tokens a call",
+                 cache, work, have, mapped);
+}
+
 static rp_status open_pool(rp_engine *e, rp_error *err) {
   const rp_model_settings *m = &e->model->m;
   const rp_dtype real = rp_device_real(e->dev);
   const rp_dtype compute = e->model->compute == RP_BF16 ? RP_BF16 : real;
-  e->block_bytes = block_bytes(m, compute, real);
-  uint64_t blocks = e->o.cache_bytes / e->block_bytes;
-  if (!e->o.cache_bytes)
-    blocks = (uint64_t)((e->model->seq_len + RP_KV_BLOCK - 1) / RP_KV_BLOCK) * (uint64_t)m->N *
-             (uint64_t)m->Hk;
+  uint64_t blocks = pool_blocks(e);
   if (blocks > INT32_MAX)
     return rp_fail(err, RP_USAGE, "a pool of %llu blocks is beyond 2^31; give fewer bytes of cache",
                    (unsigned long long)blocks);
@@ -166,6 +192,7 @@ rp_status rp_engine_open(rp_engine **out, const rp_model *m, const rp_engine_opt
   const rp_net_opts no = net_opts(e, m->compute);
   RP_GO(rp_net_plan(e->dev, &m->m, &no, &b, err));
   e->work_bytes = b.acts + b.tmp + b.scratch + b.tables;
+  RP_GO(check_room(e, err));
   RP_GO(rp_net_open(&e->net, e->q, &m->m, &no, err));
   RP_GO(reserve(e, err));
   RP_GO(open_pool(e, err));

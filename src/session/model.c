@@ -19,24 +19,6 @@ static rp_status check_place(const char *device, rp_error *err) {
   return rp_fail(err, RP_USAGE, "device %s: must be auto, cpu or cuda", device);
 }
 
-/* What the options, the configuration and the file say, in this order. */
-static rp_status choose_dtype(const rp_store *s, const rp_config *c, const char *asked,
-                              const rp_shape *shape, rp_dtype *out, rp_error *err) {
-  char *told = !asked && c ? rp_config_get(c, "trainer.dtype") : NULL;
-  const char *text = asked ? asked : told;
-  rp_status st = RP_OK;
-  if (!text)
-    *out = rp_store_dtype(s, &shape->p[0]) == RP_BF16 ? RP_BF16 : RP_F32;
-  else if (strcmp(text, "float32") == 0)
-    *out = RP_F32;
-  else if (strcmp(text, "bfloat16") == 0)
-    *out = RP_BF16;
-  else
-    st = rp_fail(err, RP_USAGE, "dtype %s: must be float32 or bfloat16", text);
-  rp_free(told);
-  return st;
-}
-
 static int64_t told_length(const rp_config *c, int64_t usual) {
   char *text = c ? rp_config_get(c, "data.seq_len") : NULL;
   int64_t v;
@@ -58,7 +40,7 @@ static rp_status read_file(rp_model *m, const rp_store *s, const rp_model_opts *
   RP_GO(rp_store_pattern_known(s, o->words, o->n_words, &m->pattern_known, err));
   RP_GO(rp_store_config(s, o->words, o->n_words, &c, err));
   RP_GO(rp_shape_make(&shape, &m->m, err));
-  RP_GO(choose_dtype(s, c, o->dtype, &shape, &m->compute, err));
+  RP_GO(rp_store_run_dtype(s, c, o->dtype, &shape, &m->compute, err));
   m->parameters = shape.total;
   m->seq_len = told_length(c, m->m.max_seq_len);
   m->path = rp_strdup(rp_store_path(s));

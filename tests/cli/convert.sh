@@ -32,6 +32,10 @@ says "and back" 0 "" "wrote again" "$R" convert back.pth again/
 holds "the same weights" cmp model/model.safetensors again/model.safetensors
 holds "the same configuration" cmp model/config.yaml again/config.yaml
 says "another dtype" 0 "" "wrote half" "$R" convert --dtype bfloat16 model half
+holds "is run in it" grep -q "^  dtype: bfloat16$" half/config.yaml
+says "wholly from the mapped file" 0 "nothing converted" "" "$R" info half
+says "and the first again" 0 "" "wrote full" "$R" convert --dtype float32 half full
+holds "is run in that" grep -q "^  dtype: float32$" full/config.yaml
 says "views, strides, offsets" 0 "" "wrote views" "$R" convert "$S/views.pth" views
 holds "the same weights from views" cmp model/model.safetensors views/model.safetensors
 says "a separate gate and _orig_mod." 0 "" "wrote gate" "$R" convert "$S/fgate.pth" gate
