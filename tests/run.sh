@@ -8,7 +8,8 @@
 # and strategy where else some are drawn, CHECK_KILLS=n kills so many ranks. CHECK_JOBS=n runs n files at
 # once (as many as there are cores, at most 4), each with its share of the cores as threads; those with
 # the comment "label: threads" have all of them; those with "label: alone", which measure time or start
-# ranks, come last and one by one. What is printed has the same order always.
+# ranks, come last and one by one. What is printed has the same order always;
+# of one file alone its remarks ("# ...") are shown, too.
 # RATPLUS_LOCALE=de_DE.UTF-8 sets the locale of numbers, RATPLUS_EMULATOR="qemu-aarch64 -L ..." runs
 # programs of another machine. Every failure is shown with the command that repeats it alone; then come
 # the ten files that took most of the processors; the last line is "N passed, N failed" and
@@ -160,6 +161,7 @@ run_one() {
     echo "FAIL $name (not one case ran)"
     repeat_line "$name"
   fi
+  [ ${#names[@]} -gt 1 ] || sed -n '2,$s/^# /# /p' "$log" # what it counted
   [ $((p + f + s)) = 0 ] ||
     printf '%-34s %4d passed %8.1f s %8.1f s cpu\n' "$name" "$p" "$wall" "$cpu"
   echo "$p $f $s $wall $cpu $name" >"$log.sum"
