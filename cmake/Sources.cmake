@@ -39,6 +39,11 @@ function(ratplus_kernels level)
   set(objects ${objects} $<TARGET_OBJECTS:ratplus_kern_${level}> PARENT_SCOPE)
 endfunction()
 
+# few.c's loop over bfloat16 holds as many values as there are registers; gcc's allocator by regions
+# of the code keeps two of its sums in memory, the one over the whole function none.
+set_source_files_properties(${PROJECT_SOURCE_DIR}/src/ops/cpu/kern/few.c PROPERTIES
+  COMPILE_OPTIONS $<$<C_COMPILER_ID:GNU>:-fira-region=one>)
+
 if(kernels)
   ratplus_kernels(ref -DRP_LEVEL=ref)
   ratplus_kernels(ref64 -DRP_LEVEL=ref64 -DRP_REAL_DOUBLE=1)

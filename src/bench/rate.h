@@ -20,7 +20,7 @@ void rp_bench_fill(rp_queue *q, rp_tensor t, int64_t n, double spread);
 
 /* Below so many seconds a rate is a rough one. */
 #define RP_BENCH_ROUGH 0.5
-/* FLOP/s of square products of side 2048, of 768 for a rough rate (weights stored [out, in]), in
+/* FLOP/s of square products of side 2048, of 384 for a rough rate (weights stored [out, in]), in
  * float32 or bfloat16, in about `seconds`: the best of many, since what disturbs a measurement
  * only makes it slower. */
 rp_status rp_bench_product_rate(rp_device_kind kind, rp_dtype dtype, double seconds, double *rate,

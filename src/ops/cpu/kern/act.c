@@ -73,7 +73,8 @@ void RP_DRIVER(act)(rp_cpu_ctx *c, const void *args) {
   const rp_act_args *a = args;
   if (!dtypes(c, is_compute(a->u) && a->u.dtype == a->v.dtype, "act")) return;
   const int64_t f = a->f, ld = a->act == RP_ACT_SWIGLU ? 2 * f : f, units = spans(a->n, f);
-#pragma omp parallel for num_threads(team_for(c, a->n *f)) schedule(static)
+  const int threads = team_for(c, a->n * f);
+#pragma omp parallel for num_threads(threads) schedule(static)
   for (int64_t i = 0; i < units; i++) {
     const span s = span_at(i, f);
     rp_real u[RP_BLOCK], v[RP_BLOCK];
@@ -92,7 +93,8 @@ void RP_DRIVER(act_bwd)(rp_cpu_ctx *c, const void *args) {
   if (!dtypes(c, is_compute(a->u) && a->u.dtype == a->du.dtype && is_real(a->dv), "act_bwd"))
     return;
   const int64_t f = a->f, ld = a->act == RP_ACT_SWIGLU ? 2 * f : f, units = spans(a->n, f);
-#pragma omp parallel for num_threads(team_for(c, a->n *f)) schedule(static)
+  const int threads = team_for(c, a->n * f);
+#pragma omp parallel for num_threads(threads) schedule(static)
   for (int64_t i = 0; i < units; i++) {
     const span s = span_at(i, f);
     rp_real u[RP_BLOCK], g[RP_BLOCK], w[RP_BLOCK], v[RP_BLOCK];
@@ -116,7 +118,8 @@ void RP_DRIVER(ogate)(rp_cpu_ctx *c, const void *args) {
   if (!dtypes(c, is_compute(a->a) && a->a.dtype == a->p.dtype && a->a.dtype == a->y.dtype, "ogate"))
     return;
   const int64_t d = a->d, units = spans(a->n, d);
-#pragma omp parallel for num_threads(team_for(c, a->n *d)) schedule(static)
+  const int threads = team_for(c, a->n * d);
+#pragma omp parallel for num_threads(threads) schedule(static)
   for (int64_t i = 0; i < units; i++) {
     const span s = span_at(i, d);
     rp_real o[RP_BLOCK], x[RP_BLOCK];
@@ -138,7 +141,8 @@ void RP_DRIVER(ogate_bwd)(rp_cpu_ctx *c, const void *args) {
               "ogate_bwd"))
     return;
   const int64_t d = a->d, units = spans(a->n, d);
-#pragma omp parallel for num_threads(team_for(c, a->n *d)) schedule(static)
+  const int threads = team_for(c, a->n * d);
+#pragma omp parallel for num_threads(threads) schedule(static)
   for (int64_t i = 0; i < units; i++) {
     const span s = span_at(i, d);
     rp_real o[RP_BLOCK], x[RP_BLOCK], dy[RP_BLOCK];

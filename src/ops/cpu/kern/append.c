@@ -62,7 +62,8 @@ void RP_DRIVER(append)(rp_cpu_ctx *c, const void *args) {
   const rp_row *row = rows_of(c, &a->rows, &a->kv, "append");
   if (!row || !dtypes(c, ok, "append")) return;
   const int64_t units = (int64_t)a->rows.count * a->Hk;
-#pragma omp parallel for num_threads(c->threads) schedule(static) if (a->rows.tokens > 16)
+  const int threads = team_for(c, (int64_t)a->rows.tokens * a->Hk * a->h);
+#pragma omp parallel for num_threads(threads) schedule(static)
   for (int64_t i = 0; i < units; i++) {
     unit u = {.a = a, .row = &row[i / a->Hk], .head = (int)(i % a->Hk)};
     if (!u.row->cell.at) continue;

@@ -36,14 +36,14 @@ size_t RP_SCRATCH(attend)(const rp_cpu_ctx *c, const void *args) {
   return tiles > ones ? tiles : ones;
 }
 
-/* Scores of the queries outside [t - far, t - near] become -inf. */
-static void mask(rp_real *s, const rp_seg *g, int32_t first, int count, int32_t t0, tile_span see) {
+/* The scores that queries [from, to) do not see, for a key outside [t - far, t - near], become -inf. */
+static void mask(rp_real *s, const rp_seg *g, int32_t first, int count, int32_t t0, int from,
+                 int to) {
   for (int i = 0; i < count; i++) {
     const int64_t key = g->pos + (int64_t)(first + i) * g->step;
     const int64_t low = key + g->near - t0, high = key + g->far - t0;
     rp_real *row = s + i * LDT;
-    for (int q = see.from; q < see.to; q++)
-      row[q] = q < low || q > high ? -(rp_real)INFINITY : row[q];
+    for (int q = from; q < to; q++) row[q] = q < low || q > high ? -(rp_real)INFINITY : row[q];
   }
 }
 
@@ -156,7 +156,7 @@ static void segment(const job *j, const work *w, const rp_seg *g) {
     pack_keys(j, w, g, first, count);
     ask_keys(j, g, first + KEYS);
     tile_mm(count, lines, hp, w->k, ld, 1, w->qt + from, LDT, w->s + from, LDT, false);
-    if (!see.whole) mask(w->s, g, first, count, j->t0, (tile_span){from, from + lines, false});
+    if (!see.whole) mask(w->s, g, first, count, j->t0, from, from + lines);
     soften(w, count, from, lines);
     for (int q = from; q < see.to; q++) {
       rp_real *restrict o = w->o + q * ld;

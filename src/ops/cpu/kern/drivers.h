@@ -24,4 +24,10 @@ size_t RP_LEVEL_NAME(rp_attend_one_scratch)(const rp_cpu_ctx *c, const rp_attend
 RP_SCRATCH_OPS(RP_X)
 #undef RP_X
 
+/* Threads for work on so many elements: a small op is done before another thread has heard of it,
+ * and where the cores are shared with others, waiting for that one may take long. */
+static inline int team_for(const rp_cpu_ctx *c, int64_t elements) {
+  return elements < 16384 ? 1 : c->threads;
+}
+
 #endif

@@ -5,7 +5,8 @@ void RP_DRIVER(embed)(rp_cpu_ctx *c, const void *args) {
   if (!dtypes(c, is_float(a->table) && is_real(a->x), "embed")) return;
   const int32_t *ids = (const int32_t *)a->ids.at;
   const int64_t d = a->d;
-#pragma omp parallel for num_threads(team_for(c, a->n *d)) schedule(static)
+  const int threads = team_for(c, a->n * d);
+#pragma omp parallel for num_threads(threads) schedule(static)
   for (int32_t i = 0; i < a->n; i++) load(wr(a->x, i * d), a->table, ids[i] * d, d);
 }
 

@@ -63,12 +63,6 @@ static inline void round_as(rp_dtype t, rp_real *x, int64_t n) {
   for (int64_t j = 0; j < n; j++) x[j] = (rp_real)rp_bf16_to_f32(rp_f32_to_bf16((float)x[j]));
 }
 
-/* Threads for work on so many elements: a small op is done before another thread has heard of it,
- * and where the cores are shared with others, waiting for that one may take long. */
-static inline int team_for(const rp_cpu_ctx *c, int64_t elements) {
-  return elements < 16384 ? 1 : c->threads;
-}
-
 static inline bool is_real(rp_tensor t) { return t.dtype == RP_REAL; }
 static inline bool is_compute(rp_tensor t) { return t.dtype == RP_REAL || t.dtype == RP_BF16; }
 static inline bool is_float(rp_tensor t) {

@@ -10,7 +10,7 @@ static int64_t part(int64_t n, int64_t unit, int i, int threads) {
 
 void RP_DRIVER(zero)(rp_cpu_ctx *c, const void *args) {
   const rp_zero_args *a = args;
-  const int threads = a->bytes < 1 << 16 ? 1 : c->threads;
+  const int threads = team_for(c, (int64_t)a->bytes / 4);
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (int i = 0; i < threads; i++) {
     const int64_t from = part((int64_t)a->bytes, 4096, i, threads);
@@ -21,7 +21,7 @@ void RP_DRIVER(zero)(rp_cpu_ctx *c, const void *args) {
 
 void RP_DRIVER(copy)(rp_cpu_ctx *c, const void *args) {
   const rp_copy_args *a = args;
-  const int threads = a->bytes < 1 << 16 ? 1 : c->threads;
+  const int threads = team_for(c, (int64_t)a->bytes / 4);
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (int i = 0; i < threads; i++) {
     const int64_t from = part((int64_t)a->bytes, 4096, i, threads);
@@ -101,7 +101,7 @@ static move move_of(rp_dtype dst, rp_dtype src) {
 
 void RP_DRIVER(cast)(rp_cpu_ctx *c, const void *args) {
   const rp_cast_args *a = args;
-  const int threads = a->n < 1 << 14 ? 1 : c->threads;
+  const int threads = team_for(c, a->n);
   const move run = move_of(a->dst.dtype, a->src.dtype);
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (int i = 0; i < threads; i++)

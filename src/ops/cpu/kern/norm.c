@@ -53,7 +53,8 @@ void RP_DRIVER(norm)(rp_cpu_ctx *c, const void *args) {
   if (!dtypes(c, is_real(a->x) && is_real(a->w) && is_compute(a->y) && (!bias || is_real(a->b)),
               "norm"))
     return;
-#pragma omp parallel for num_threads(team_for(c, (int64_t)a->n * a->d)) schedule(static)
+  const int threads = team_for(c, (int64_t)a->n * a->d);
+#pragma omp parallel for num_threads(threads) schedule(static)
   for (int32_t row = 0; row < a->n; row++) norm_row(a, row);
 }
 
