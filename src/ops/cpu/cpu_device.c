@@ -100,7 +100,8 @@ void rp_cpu_engine_copy(const rp_cpu_engine *e, const rp_copy *c) {
 /* ---- the device ---- */
 
 typedef struct {
-  uint8_t *scratch;
+  void *block;
+  uint8_t *scratch; /* in the block */
   size_t bytes;
 } cpu_queue;
 
@@ -110,14 +111,19 @@ static void close_device(rp_device *d) {
 }
 
 /* Large blocks ask for huge pages before they are touched: products walk them in strides. */
+#define HUGE_PAGE ((uintptr_t)2 << 20)
+static uintptr_t huge_up(uintptr_t at) { return (at + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1); }
+static void ask_huge(void *p, size_t bytes) {
+  const uintptr_t from = huge_up((uintptr_t)p);
+  const uintptr_t to = ((uintptr_t)p + bytes) & ~(HUGE_PAGE - 1);
+  if (to > from) madvise((void *)from, to - from, MADV_HUGEPAGE);
+}
+
 static void *alloc(rp_device *d, size_t bytes) {
-  const uintptr_t huge = (uintptr_t)2 << 20;
   const rp_cpu_engine *e = d->own;
   uint8_t *p = rp_malloc((bytes + 63) & ~(size_t)63, 1);
   if (!p) return NULL;
-  const uintptr_t from = ((uintptr_t)p + huge - 1) & ~(huge - 1);
-  const uintptr_t to = ((uintptr_t)p + bytes) & ~(huge - 1);
-  if (to > from) madvise((void *)from, to - from, MADV_HUGEPAGE);
+  ask_huge(p, bytes);
   rp_cpu_ctx c = context(e);
   e->table->run[RP_OP_zero](&c, &(rp_zero_args){{(uintptr_t)p}, bytes});
   return p;
@@ -135,18 +141,25 @@ static rp_status queue_open(rp_queue *q, rp_error *err) {
 
 static void queue_close(rp_queue *q) {
   cpu_queue *cq = q->own;
-  rp_free(cq->scratch);
+  rp_free(cq->block);
   rp_free(cq);
 }
 
+/* Scratch from this size on begins with a huge page: tiles that fit into the second cache then also find
+ * room there side by side. */
+enum { SCRATCH_HUGE = 128 << 10 };
 static rp_status reserve(rp_queue *q, size_t bytes, rp_error *err) {
   cpu_queue *cq = q->own;
   if (bytes <= cq->bytes) return RP_OK;
-  rp_free(cq->scratch); /* nothing in it outlives an op */
-  cq->bytes = 0;
+  rp_free(cq->block); /* nothing in it outlives an op */
+  *cq = (cpu_queue){0};
+  const bool large = bytes >= SCRATCH_HUGE;
   const size_t whole = bytes < 4096 ? 4096 : bytes;
-  cq->scratch = rp_malloc(whole, 1);
-  if (!cq->scratch) return rp_fail_memory(err, bytes, "scratch");
+  const size_t block = large ? huge_up(whole) + HUGE_PAGE : whole;
+  cq->block = rp_malloc(block, 1);
+  if (!cq->block) return rp_fail_memory(err, bytes, "scratch");
+  if (large) ask_huge(cq->block, block);
+  cq->scratch = (uint8_t *)(large ? huge_up((uintptr_t)cq->block) : (uintptr_t)cq->block);
   cq->bytes = whole;
   return RP_OK;
 }

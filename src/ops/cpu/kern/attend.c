@@ -1,32 +1,46 @@
 #include "ops/cpu/kern/tile.h"
 
-/* Attention over key segments. Unit of work: (row, key-value head, tile of TILE queries), each with
- * its own output, over KEYS keys at a time. Scores lie turned, s[key][query]: keys are read as they
- * come (no turning of K or V), and the softmax runs across queries, one lane each. A tile of keys
- * meets the queries that see it and no others, so that tiles may be wide. */
-enum { TILE = 128, KEYS = 64, LDT = TILE + RP_LINE };
+/* Attention over key segments. Unit of work: (row, key-value head, TILES tiles of TILE queries), each
+ * with its own output, over KEYS keys at a time, which are packed once for all tiles of the unit: rows
+ * of a head lie a page or more apart, and looking each up costs more than reading it. Scores lie
+ * turned, s[key][query]: keys are read as they come (no turning of K or V), and the softmax runs across
+ * queries, one lane each. A tile meets the keys that any of its queries sees, and of the queries those
+ * that see any of the keys, so that tiles may be wide. */
+enum { TILE = 128, KEYS = 64, TILES = 4, MANY = 1024, LDT = TILE + RP_LINE };
 
 typedef struct {
-  rp_real *q;               /* [TILE][ld], scaled */
-  rp_real *qt;              /* [hp][LDT] */
-  rp_real *k;               /* [TILE][ld]; KEYS of them but in own_key */
-  rp_real *v;               /* [TILE][ld] */
-  rp_real *s;               /* [KEYS][LDT], key by query */
-  rp_real *o;               /* [TILE][ld] */
-  rp_real *max, *sum, *fix; /* [TILE] */
+  int32_t t0;         /* position of its first query */
+  int nq;             /* its queries */
+  rp_real *q;         /* [TILE][ld], scaled */
+  rp_real *qt;        /* [hp][LDT] */
+  rp_real *o;         /* [TILE][ld] */
+  rp_real *max, *sum; /* [TILE] */
+} tile;
+typedef struct {
+  rp_real *k, *v; /* [KEYS][ld] */
+  rp_real *s;     /* [KEYS][LDT], key by query */
+  rp_real *fix;   /* [TILE] */
+  tile tile[TILES];
 } work;
 
+static size_t tile_reals(int h) {
+  return 2 * TILE * (size_t)pitch_of(h) + round_up((size_t)h, RP_LINE) * LDT + 2 * TILE;
+}
 static size_t work_reals(int h) {
-  return 4 * TILE * (size_t)pitch_of(h) + (round_up((size_t)h, RP_LINE) + KEYS) * LDT + 3 * TILE;
+  return 2 * KEYS * (size_t)pitch_of(h) + KEYS * LDT + TILE + TILES * tile_reals(h);
 }
 static work work_at(uint8_t *scratch, int thread, int h) {
-  const size_t rows = TILE * (size_t)pitch_of(h);
+  const size_t ld = (size_t)pitch_of(h);
   rp_real *p = (rp_real *)scratch + (size_t)thread * work_reals(h);
-  work w = {.q = p, .k = p + rows, .v = p + 2 * rows, .o = p + 3 * rows, .qt = p + 4 * rows};
-  w.s = w.qt + round_up((size_t)h, RP_LINE) * LDT;
-  w.max = w.s + KEYS * LDT;
-  w.sum = w.max + TILE;
-  w.fix = w.sum + TILE;
+  work w = {.k = p, .v = p + KEYS * ld, .s = p + 2 * KEYS * ld};
+  w.fix = w.s + KEYS * LDT;
+  p = w.fix + TILE;
+  for (int i = 0; i < TILES; i++, p += tile_reals(h)) {
+    tile *t = &w.tile[i];
+    *t = (tile){.q = p, .o = p + TILE * ld, .qt = p + 2 * TILE * ld};
+    t->max = t->qt + round_up((size_t)h, RP_LINE) * LDT;
+    t->sum = t->max + TILE;
+  }
   return w;
 }
 size_t RP_SCRATCH(attend)(const rp_cpu_ctx *c, const void *args) {
@@ -49,9 +63,9 @@ static void mask(rp_real *s, const rp_seg *g, int32_t first, int count, int32_t 
 
 /* Online softmax: s[count][nq] becomes exp(s - max) under the new maximum, fix the factor of what
  * was summed under the old one. For the queries from `from` on. */
-static void soften(const work *w, int count, int from, int nq) {
-  rp_real *restrict fix = w->fix + from, *restrict max = w->max + from,
-                    *restrict sum = w->sum + from;
+static void soften(const work *w, const tile *t, int count, int from, int nq) {
+  rp_real *restrict fix = w->fix + from, *restrict max = t->max + from,
+                    *restrict sum = t->sum + from;
   for (int q = 0; q < nq; q++) fix[q] = max[q];
   for (int i = 0; i < count; i++) {
     const rp_real *restrict s = w->s + i * LDT + from;
@@ -73,8 +87,6 @@ typedef struct {
   const rp_attend_args *a;
   rp_row row;
   int g, head; /* key-value head, query head */
-  int32_t t0;  /* position of the tile's first query */
-  int nq, np;  /* its queries; rounded up to lines */
   int hp, ld;  /* h rounded up to lines; of a row in the work */
 } job;
 
@@ -127,77 +139,118 @@ static void ask_keys(const job *j, const rp_seg *g, int32_t first) {
 }
 
 /* Each query's own key: one score a query instead of a tile of them. */
-static void own_key(const job *j, const work *w, const rp_seg *g) {
-  const int from = g->pos - j->t0;
-  pack_keys(j, w, g, 0, g->count);
-  for (int q = 0; q < j->np; q++) w->s[q] = -(rp_real)INFINITY;
-  for (int i = 0; i < g->count; i++)
-    w->s[from + i] = dot(w->q + (from + i) * j->ld, w->k + i * j->ld, j->hp);
-  soften(w, 1, 0, j->np);
-  for (int q = 0; q < j->nq; q++) {
-    rp_real *restrict o = w->o + q * j->ld;
-    const rp_real *restrict v = w->v + (q - from) * j->ld;
-    const rp_real f = w->fix[q], p = w->s[q];
-    if (q < from)
-      for (int c = 0; c < j->hp; c++) o[c] *= f;
-    else
+static void own_keys(const job *j, const work *w, const tile *t, const rp_seg *g) {
+  const int from = g->pos > t->t0 ? g->pos - t->t0 : 0, end = g->pos + g->count - t->t0;
+  for (int first = from / RP_LINE * RP_LINE; first < t->nq; first += KEYS) {
+    const int begin = first > from ? first : from, to = first + KEYS < t->nq ? first + KEYS : t->nq;
+    const int lines = (int)round_up((size_t)(to - first), RP_LINE);
+    const int count = (to < end ? to : end) - begin;
+    if (count <= 0) return;
+    pack_keys(j, w, g, t->t0 + begin - g->pos, count);
+    for (int q = first; q < first + lines; q++) w->s[q] = -(rp_real)INFINITY;
+    for (int i = 0; i < count; i++)
+      w->s[begin + i] = dot(t->q + (begin + i) * j->ld, w->k + i * j->ld, j->hp);
+    soften(w, t, 1, first, lines);
+    for (int i = 0; i < count; i++) {
+      rp_real *restrict o = t->o + (begin + i) * j->ld;
+      const rp_real *restrict v = w->v + i * j->ld;
+      const rp_real f = w->fix[begin + i], p = w->s[begin + i];
       for (int c = 0; c < j->hp; c++) o[c] = o[c] * f + p * v[c];
-  }
-}
-
-static void segment(const job *j, const work *w, const rp_seg *g) {
-  const int hp = j->hp, ld = j->ld;
-  for (int32_t first = 0; first < g->count; first += KEYS) {
-    const int count = g->count - first < KEYS ? g->count - first : KEYS;
-    const tile_span see = queries_of(g, first, count, j->t0, j->nq);
-    const int from = see.from, n = see.to - from;
-    if (n <= 0) continue;
-    const int lines = (int)round_up((size_t)n, RP_LINE);
-    pack_keys(j, w, g, first, count);
-    ask_keys(j, g, first + KEYS);
-    tile_mm(count, lines, hp, w->k, ld, 1, w->qt + from, LDT, w->s + from, LDT, false);
-    if (!see.whole) mask(w->s, g, first, count, j->t0, from, from + lines);
-    soften(w, count, from, lines);
-    for (int q = from; q < see.to; q++) {
-      rp_real *restrict o = w->o + q * ld;
-      const rp_real f = w->fix[q];
-      if (f != 1)
-        for (int c = 0; c < hp; c++) o[c] *= f;
     }
-    tile_mm(n, hp, count, w->s + from, 1, LDT, w->v, ld, w->o + from * ld, ld, true);
   }
 }
 
-static void attend_tile(const job *j, const work *w, rp_pat pat) {
+/* A tile of queries and `count` of the packed keys, from the i-th on: entries first, first + 1, ... of
+ * their segment. */
+static void meet(const job *j, const work *w, const tile *t, const rp_seg *g, int32_t first, int i,
+                 int count) {
+  const int hp = j->hp, ld = j->ld;
+  const tile_span see = queries_of(g, first, count, t->t0, t->nq);
+  const int from = see.from, n = see.to - from, lines = (int)round_up((size_t)n, RP_LINE);
+  tile_mm(count, lines, hp, w->k + i * ld, ld, 1, t->qt + from, LDT, w->s + from, LDT, false);
+  if (!see.whole) mask(w->s, g, first, count, t->t0, from, from + lines);
+  soften(w, t, count, from, lines);
+  for (int q = from; q < see.to; q++) {
+    rp_real *restrict o = t->o + q * ld;
+    const rp_real f = w->fix[q];
+    if (f != 1)
+      for (int c = 0; c < hp; c++) o[c] *= f;
+  }
+  tile_mm(n, hp, count, w->s + from, 1, LDT, w->v + i * ld, ld, t->o + from * ld, ld, true);
+}
+
+static void segment(const job *j, const work *w, int tiles, const rp_seg *g) {
+  for (int32_t first = 0; first < g->count; first += KEYS) {
+    const int32_t end = g->count - first < KEYS ? g->count : first + KEYS;
+    pack_keys(j, w, g, first, end - first);
+    ask_keys(j, g, end);
+    for (int i = 0; i < tiles; i++) {
+      const tile *t = &w->tile[i];
+      const key_span keys = keys_of(g, t->t0, t->nq);
+      const int32_t from = keys.from > first ? keys.from : first;
+      const int32_t to = keys.to < end ? keys.to : end;
+      if (from < to) meet(j, w, t, g, from, from - first, to - from);
+    }
+  }
+}
+
+static void open_tile(const job *j, const tile *t) {
   const rp_attend_args *a = j->a;
-  const int64_t all = (int64_t)a->H * a->h, tok = j->row.tok + j->t0 - j->row.pos;
-  const int ld = j->ld;
-  rp_seg segs[RP_SEGS_MAX];
-  const rp_past past = {j->row.pos, j->row.top, a->kv.margin};
-  const int n = rp_segs(segs, pat, past, j->t0, j->t0 + j->nq);
-  pack_rows(w->q, a->q, tok * all + (int64_t)j->head * a->h, all, j->nq, a->h, ld);
-  for (int i = 0; i < j->nq * ld; i++) w->q[i] *= (rp_real)a->scale;
-  turn(w->qt, w->q, ld, j->nq, j->hp, LDT);
-  memset(w->o, 0, (size_t)(j->nq * ld) * sizeof(rp_real));
+  const int64_t all = (int64_t)a->H * a->h, tok = j->row.tok + t->t0 - j->row.pos;
+  pack_rows(t->q, a->q, tok * all + (int64_t)j->head * a->h, all, t->nq, a->h, j->ld);
+  for (int i = 0; i < t->nq * j->ld; i++) t->q[i] *= (rp_real)a->scale;
+  turn(t->qt, t->q, j->ld, t->nq, j->hp, LDT);
+  memset(t->o, 0, (size_t)(t->nq * j->ld) * sizeof(rp_real));
   for (int q = 0; q < TILE; q++) {
-    w->max[q] = (rp_real)-1e30; /* finite, so that masked scores give 0 and not NaN */
-    w->sum[q] = 0;
+    t->max[q] = (rp_real)-1e30; /* finite, so that masked scores give 0 and not NaN */
+    t->sum[q] = 0;
   }
-  for (int i = 0; i < n; i++) {
-    if (segs[i].far == 0)
-      own_key(j, w, &segs[i]);
-    else
-      segment(j, w, &segs[i]);
-  }
-  for (int q = 0; q < j->nq; q++) {
-    rp_real *o = w->o + q * ld;
-    const rp_real r = 1 / w->sum[q];
+}
+static void close_tile(const job *j, const tile *t) {
+  const rp_attend_args *a = j->a;
+  const int64_t all = (int64_t)a->H * a->h, tok = j->row.tok + t->t0 - j->row.pos;
+  for (int q = 0; q < t->nq; q++) {
+    rp_real *o = t->o + q * j->ld;
+    const rp_real r = 1 / t->sum[q];
     for (int c = 0; c < a->h; c++) o[c] *= r;
     store(a->out, (tok + q) * all + (int64_t)j->head * a->h, o, a->h);
     if (a->lse.at)
       ((rp_real *)a->lse.at)[(tok + q) * a->H + j->head] =
-          w->max[q] + (rp_real)log((double)w->sum[q]);
+          t->max[q] + (rp_real)log((double)t->sum[q]);
   }
+}
+
+/* Queries [from, to) of the row, at most TILES tiles. */
+static void attend_tiles(const job *j, work *w, rp_pat pat, int32_t from, int32_t to) {
+  const int32_t pos = j->row.pos;
+  const rp_past past = {pos, j->row.top, j->a->kv.margin};
+  rp_seg segs[RP_SEGS_MAX];
+  const int n = rp_segs(segs, pat, past, pos + from, pos + to);
+  int tiles = 0;
+  for (int32_t t0 = from; t0 < to; t0 += TILE, tiles++) {
+    tile *t = &w->tile[tiles];
+    t->t0 = pos + t0;
+    t->nq = to - t0 < TILE ? to - t0 : TILE;
+    open_tile(j, t);
+    for (int i = 0; i < n; i++)
+      if (segs[i].far == 0) own_keys(j, w, t, &segs[i]);
+  }
+  for (int i = 0; i < n; i++)
+    if (segs[i].far != 0) segment(j, w, tiles, &segs[i]);
+  for (int k = 0; k < tiles; k++) close_tile(j, &w->tile[k]);
+}
+
+/* A unit: its tiles together where the keys are many; else one by one, each staying in the cache. */
+static void attend_unit(const job *j, work *w, rp_pat pat, int32_t from, int32_t to) {
+  const int32_t pos = j->row.pos;
+  const rp_past past = {pos, j->row.top, j->a->kv.margin};
+  rp_seg segs[RP_SEGS_MAX];
+  int64_t keys = 0;
+  for (int n = rp_segs(segs, pat, past, pos + from, pos + to); n-- > 0;)
+    if (segs[n].far != 0) keys += segs[n].count;
+  const int32_t step = keys < MANY ? TILE : TILES * TILE;
+  for (; from < to; from += step)
+    attend_tiles(j, w, pat, from, to - from < step ? to : from + step);
 }
 
 void RP_DRIVER(attend)(rp_cpu_ctx *c, const void *args) {
@@ -208,26 +261,24 @@ void RP_DRIVER(attend)(rp_cpu_ctx *c, const void *args) {
   if (!row || !dtypes(c, ok, "attend")) return;
   RP_LEVEL_NAME(rp_attend_one)(c, a, row);
   if (a->rows.longest == 1) return;
-  const int tiles = (a->rows.longest + TILE - 1) / TILE;
-  const int64_t units = (int64_t)a->rows.count * a->Hk * tiles;
-  /* The tiles of a head follow each other, so that its keys stay in the cache, long ones first; who
+  const int parts = (a->rows.longest + TILES * TILE - 1) / (TILES * TILE);
+  const int64_t units = (int64_t)a->rows.count * a->Hk * parts;
+  /* The units of a head follow each other, so that its keys stay in the cache, long ones first; who
    * runs which unit changes nothing. */
 #pragma omp parallel for num_threads(c->threads) schedule(dynamic)
   for (int64_t u = 0; u < units; u++) {
-    const int64_t i = u / tiles;
+    const int64_t i = u / parts;
     job j = {.a = a, .row = row[i / a->Hk], .g = (int)(i % a->Hk)};
-    const int32_t from = (tiles - 1 - (int32_t)(u % tiles)) * TILE;
+    const int32_t from = (parts - 1 - (int32_t)(u % parts)) * TILES * TILE;
     if (from >= j.row.n || j.row.n == 1) continue;
-    j.t0 = j.row.pos + from;
-    j.nq = j.row.n - from < TILE ? j.row.n - from : TILE;
-    j.np = (int)round_up((size_t)j.nq, RP_LINE);
+    const int32_t to = j.row.n - from < TILES * TILE ? j.row.n : from + TILES * TILE;
     j.hp = (int)round_up((size_t)a->h, RP_LINE);
     j.ld = pitch_of(a->h);
-    const work w = work_at(c->scratch, omp_get_thread_num(), a->h);
+    work w = work_at(c->scratch, omp_get_thread_num(), a->h);
     const rp_pat pat = ((const rp_pat *)a->pats.at)[(int64_t)j.row.plan * a->pats_stride + j.g];
     for (int m = 0; m < a->H / a->Hk; m++) {
       j.head = j.g * (a->H / a->Hk) + m;
-      attend_tile(&j, &w, pat);
+      attend_unit(&j, &w, pat, from, to);
     }
   }
 }

@@ -97,6 +97,18 @@ static inline tile_span queries_of(const rp_seg *g, int32_t first, int count, in
   return s;
 }
 
+/* The entries [from, to) of a segment that any of nq queries from position t0 on sees. */
+typedef struct {
+  int32_t from, to;
+} key_span;
+static inline key_span keys_of(const rp_seg *g, int32_t t0, int nq) {
+  const int64_t low = (int64_t)t0 - g->far - g->pos, high = (int64_t)t0 + nq - 1 - g->near - g->pos;
+  const int64_t from = low > 0 ? (low + g->step - 1) / g->step : 0;
+  const int64_t to = high >= 0 ? high / g->step + 1 : 0;
+  return (key_span){(int32_t)(from < g->count ? from : g->count),
+                    (int32_t)(to < g->count ? to : g->count)};
+}
+
 /* Elements of a row of h in a tile: an odd number of lines, so that a column of the tile does not
  * fall into a few sets of the first cache. */
 static inline int pitch_of(int h) { return ((h + RP_LINE - 1) / RP_LINE | 1) * RP_LINE; }
