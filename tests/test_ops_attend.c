@@ -95,15 +95,17 @@ static double naive(const rp_attend_args *a, rp_pat p, int tok, int t, int head,
   return max + log(sum);
 }
 
-static void check_forward(const kern_level *l, const shape *s, const rp_attend_args *a) {
+/* Every `every`-th query. */
+static void check_forward(const kern_level *l, const shape *s, const rp_attend_args *a, int every) {
   double out[128], abs[128], size;
   int tok = 0;
   for (int row = 0; row < s->rows; tok += s->n[row++])
-    for (int t = 0; t < s->n[row]; t++)
+    for (int t = 0; t < s->n[row]; t += every)
       for (int head = 0; head < s->H; head++) {
         const rp_pat p = s->pat[s->plan[row] * s->Hk + head / (s->H / s->Hk)];
         const double lse = naive(a, p, tok, t, head, out, abs, &size);
-        const double k = l->eps * (8 + 4 * size); /* of exp's argument and of the sums */
+        /* of exp's argument, and of sums over up to 64 keys, then over as many such sums as there are */
+        const double k = l->eps * (8 + 4 * size + s->n[row] / 64);
         kern_close(l, kern_real(l, a->lse, (int64_t)(tok + t) * s->H + head), lse,
                    k + l->eps * 2 * fabs(lse), "lse row %d t %d head %d D=%d W=%d I=%d h=%d", row,
                    t, head, p.D, p.W, p.I, s->h);
@@ -128,7 +130,7 @@ static void forward_is_the_definition(void **state) {
         const rp_dtype compute = half ? RP_BF16 : l[i].real;
         const rp_attend_args a = forward_for(&s, draw, l[i].real, compute, compute);
         kern_run(&l[i], RP_OP_attend, &a, 1 + round % 3);
-        check_forward(&l[i], &s, &a);
+        check_forward(&l[i], &s, &a, 1);
         kern_free_all();
       }
   }
@@ -161,6 +163,30 @@ static double loss(const kern_level *l, const rp_attend_args *a, rp_tensor dout,
   kern_run(l, RP_OP_attend, a, 2);
   for (int64_t i = 0; i < n; i++) sum += kern_get(a->out, i) * kern_get(dout, i);
   return sum;
+}
+
+/* So many keys that tiles of queries meet them together, at all the ends a row can have. */
+static void many_keys_are_the_definition(void **state) {
+  (void)state;
+  static const int h[] = {6, 16, 20, 64};
+  kern_level l[4];
+  const int levels = kern_levels(l);
+  rp_rng r = check_rng(8);
+  for (int round = 0; round < 4; round++) {
+    shape s = {.rows = 1, .H = 1, .Hk = 1, .h = h[round % 4], .scale = 0.3};
+    s.n[0] = s.tokens = s.longest = check_pick(&r, 1025, 1700);
+    s.pat[0] = s.pat[1] = round % 2 ? some_pat(&r, s.longest) : (rp_pat){1, 0, 0};
+    if (round % 4 == 3) s.pat[0] = s.pat[1] = (rp_pat){2, 600, 600};
+    const rp_rng draw = check_rng(1000 + (uint64_t)round);
+    for (int i = 0; i < 2 * levels - 1; i++) {
+      const kern_level *at = &l[(i + 1) / 2];
+      const rp_dtype compute = i && i % 2 ? RP_BF16 : at->real;
+      const rp_attend_args a = forward_for(&s, draw, at->real, compute, compute);
+      kern_run(at, RP_OP_attend, &a, 2);
+      check_forward(at, &s, &a, 11);
+      kern_free_all();
+    }
+  }
 }
 
 static void backward_is_the_slope(void **state) {
@@ -403,6 +429,7 @@ static void later_rows_without_a_cache_are_refused(void **state) {
 
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(forward_is_the_definition),
+    cmocka_unit_test(many_keys_are_the_definition),
     cmocka_unit_test(backward_is_the_slope),
     cmocka_unit_test(backward_levels_agree),
     cmocka_unit_test(threads_do_not_change_a_bit),
