@@ -244,10 +244,7 @@ static void attend_tiles(const job *j, work *w, rp_pat pat, int32_t from, int32_
 static void attend_unit(const job *j, work *w, rp_pat pat, int32_t from, int32_t to) {
   const int32_t pos = j->row.pos;
   const rp_past past = {pos, j->row.top, j->a->kv.margin};
-  rp_seg segs[RP_SEGS_MAX];
-  int64_t keys = 0;
-  for (int n = rp_segs(segs, pat, past, pos + from, pos + to); n-- > 0;)
-    if (segs[n].far != 0) keys += segs[n].count;
+  const int64_t keys = keys_met(pat, past, pos + from, pos + to);
   const int32_t step = keys < MANY ? TILE : TILES * TILE;
   for (; from < to; from += step)
     attend_tiles(j, w, pat, from, to - from < step ? to : from + step);

@@ -2,37 +2,46 @@
 
 /* Backward of attention. Unit of work: (row, key-value head), which owns its columns of dk and dv
  * and those of its query heads in dq, so that every sum has one order. Probabilities are made again
- * from lse; as in the forward, scores lie turned, [key][query]. */
-enum { TILE = 64, LDT = TILE + RP_LINE };
+ * from lse; as in the forward, scores lie turned, [key][query], and keys are packed once for the tiles
+ * of queries that meet them, which add up their gradients before these go where they belong. */
+enum { TILE = 64, TILES = 4, MANY = 512, LDT = TILE + RP_LINE };
 
 typedef struct {
+  int32_t t0;           /* position of its first query */
+  int nq, np;           /* its queries; rounded up to lines */
   rp_real *q;           /* [TILE][ld], scaled */
   rp_real *qt;          /* [hp][LDT] */
   rp_real *d;           /* [TILE][ld], dout */
   rp_real *dt;          /* [hp][LDT] */
   rp_real *dq;          /* [TILE][ld] */
-  rp_real *k;           /* [TILE][ld] */
-  rp_real *v;           /* [TILE][ld] */
-  rp_real *add;         /* [TILE][ld] */
-  rp_real *p;           /* [TILE][LDT], key by query: probabilities */
-  rp_real *s;           /* [TILE][LDT], key by query: dout v, then the scores' gradients */
   rp_real *lse, *delta; /* [TILE] */
+} tile;
+typedef struct {
+  rp_real *k, *v, *dk, *dv; /* [TILE][ld] */
+  rp_real *p;               /* [TILE][LDT], key by query: probabilities */
+  rp_real *s;               /* [TILE][LDT], key by query: dout v, then the scores' gradients */
+  tile tile[TILES];
 } work;
 
+static size_t tile_reals(int h) {
+  return 3 * TILE * (size_t)pitch_of(h) + 2 * round_up((size_t)h, RP_LINE) * LDT + 2 * TILE;
+}
 static size_t work_reals(int h) {
-  const size_t turned = 2 * round_up((size_t)h, RP_LINE) * LDT;
-  return 6 * TILE * (size_t)pitch_of(h) + turned + 2 * TILE * LDT + 2 * TILE;
+  return 4 * TILE * (size_t)pitch_of(h) + 2 * TILE * LDT + TILES * tile_reals(h);
 }
 static work work_at(uint8_t *scratch, int thread, int h) {
   const size_t n = TILE * (size_t)pitch_of(h), turned = round_up((size_t)h, RP_LINE) * LDT;
   rp_real *p = (rp_real *)scratch + (size_t)thread * work_reals(h);
-  work w = {.q = p, .d = p + n, .dq = p + 2 * n, .k = p + 3 * n, .v = p + 4 * n, .add = p + 5 * n};
-  w.qt = p + 6 * n;
-  w.dt = w.qt + turned;
-  w.p = w.dt + turned;
+  work w = {.k = p, .v = p + n, .dk = p + 2 * n, .dv = p + 3 * n, .p = p + 4 * n};
   w.s = w.p + TILE * LDT;
-  w.lse = w.s + TILE * LDT;
-  w.delta = w.lse + TILE;
+  p = w.s + TILE * LDT;
+  for (int i = 0; i < TILES; i++, p += tile_reals(h)) {
+    tile *t = &w.tile[i];
+    *t = (tile){.q = p, .d = p + n, .dq = p + 2 * n, .qt = p + 3 * n};
+    t->dt = t->qt + turned;
+    t->lse = t->dt + turned;
+    t->delta = t->lse + TILE;
+  }
   return w;
 }
 size_t RP_SCRATCH(attend_bwd)(const rp_cpu_ctx *c, const void *args) {
@@ -43,37 +52,23 @@ size_t RP_SCRATCH(attend_bwd)(const rp_cpu_ctx *c, const void *args) {
 typedef struct {
   const rp_attend_bwd_args *a;
   rp_row row;
-  int g, head;
-  int32_t t0;
-  int nq, np, hp, ld; /* ld: of a row in the work */
+  int g, head; /* key-value head, query head */
+  int hp, ld;  /* h rounded up to lines; of a row in the work */
 } job;
 
-/* to[count rows][h], `ld` elements apart, += A B; rows that end inside a line go through `add`. */
-static void add_mm(const job *j, const work *w, rp_real *to, int64_t ld, int count,
-                   const rp_real *a, const rp_real *b) {
-  const int h = j->a->h, hp = j->hp, ldt = j->ld;
-  if (h == hp) {
-    tile_mm(count, hp, j->nq, a, LDT, 1, b, ldt, to, ld, true);
-    return;
-  }
-  tile_mm(count, hp, j->nq, a, LDT, 1, b, ldt, w->add, ldt, false);
-  for (int i = 0; i < count; i++)
-    for (int c = 0; c < h; c++) to[i * ld + c] += w->add[i * ldt + c];
-}
-
 /* Probabilities and score gradients of s = scores, [count][np], in place: p and s of the work. */
-static void grads(const job *j, const work *w, const rp_seg *g, int32_t first, int count) {
-  const rp_real *restrict lse = w->lse, *restrict delta = w->delta;
+static void grads(const work *w, const tile *t, const rp_seg *g, int32_t first, int count) {
+  const rp_real *restrict lse = t->lse, *restrict delta = t->delta;
   for (int i = 0; i < count; i++) {
     const int64_t key = g->pos + (int64_t)(first + i) * g->step;
-    const int64_t low = key + g->near - j->t0, high = key + g->far - j->t0;
-    const int from = low > 0 ? (int)(low < j->np ? low : j->np) : 0;
-    const int to = high < j->np ? (int)(high + 1) : j->np;
+    const int64_t low = key + g->near - t->t0, high = key + g->far - t->t0;
+    const int from = low > 0 ? (int)(low < t->np ? low : t->np) : 0;
+    const int to = high < t->np ? (int)(high + 1) : t->np;
     rp_real *restrict p = w->p + i * LDT, *restrict s = w->s + i * LDT;
-    for (int q = 0; q < j->np; q++) p[q] = exp_below(p[q] - lse[q]);
+    for (int q = 0; q < t->np; q++) p[q] = exp_below(p[q] - lse[q]);
     for (int q = 0; q < from; q++) p[q] = 0;
-    for (int q = to; q < j->np; q++) p[q] = 0;
-    for (int q = 0; q < j->np; q++) s[q] = p[q] * (s[q] - delta[q]);
+    for (int q = to; q < t->np; q++) p[q] = 0;
+    for (int q = 0; q < t->np; q++) s[q] = p[q] * (s[q] - delta[q]);
   }
 }
 
@@ -86,80 +81,131 @@ static void ask_keys(const rp_attend_bwd_args *a, int64_t at, int64_t ld, int le
   ask_rows(a->dv, at, ld, count, a->h);
 }
 
-static void segment(const job *j, const work *w, const rp_seg *g) {
+/* to[count][h], rows `ld` elements apart, += from. */
+static void add_rows(const job *j, rp_real *to, int64_t ld, const rp_real *from, int count) {
+  for (int i = 0; i < count; i++) {
+    rp_real *restrict y = to + i * ld;
+    const rp_real *restrict x = from + i * j->ld;
+    for (int c = 0; c < j->a->h; c++) y[c] += x[c];
+  }
+}
+
+/* A tile of queries and `count` of the packed keys, from the i-th on: entries first, first + 1, ... of
+ * their segment. */
+static void meet(const job *j, const work *w, const tile *t, const rp_seg *g, int32_t first, int i,
+                 int count) {
+  const int hp = j->hp, ld = j->ld;
+  const rp_real *k = w->k + i * ld, *v = w->v + i * ld;
+  tile_mm(count, t->np, hp, k, ld, 1, t->qt, LDT, w->p, LDT, false);
+  tile_mm(count, t->np, hp, v, ld, 1, t->dt, LDT, w->s, LDT, false);
+  grads(w, t, g, first, count);
+  tile_mm(count, hp, t->nq, w->p, LDT, 1, t->d, ld, w->dv + i * ld, ld, true);
+  tile_mm(count, hp, t->nq, w->s, LDT, 1, t->q, ld, w->dk + i * ld, ld, true);
+  tile_mm(t->nq, hp, count, w->s, 1, LDT, k, ld, t->dq, ld, true);
+}
+
+static void segment(const job *j, const work *w, int tiles, const rp_seg *g) {
   const rp_attend_bwd_args *a = j->a;
   const int64_t all = (int64_t)a->Hk * a->h, step = all * g->step;
-  const int hp = j->hp, ld = j->ld;
+  const int64_t pos = j->row.tok + g->pos;
   for (int32_t first = 0; first < g->count; first += TILE) {
-    const int count = g->count - first < TILE ? g->count - first : TILE;
-    const int64_t at =
-        (j->row.tok + g->pos + (int64_t)first * g->step) * all + (int64_t)j->g * a->h;
-    pack_rows(w->k, a->k, at, step, count, a->h, ld);
-    pack_rows(w->v, a->v, at, step, count, a->h, ld);
-    ask_keys(a, at + TILE * step, step, g->count - first - TILE);
-    tile_mm(count, j->np, hp, w->k, ld, 1, w->qt, LDT, w->p, LDT, false);
-    tile_mm(count, j->np, hp, w->v, ld, 1, w->dt, LDT, w->s, LDT, false);
-    grads(j, w, g, first, count);
-    add_mm(j, w, wr(a->dv, at), step, count, w->p, w->d);
-    add_mm(j, w, wr(a->dk, at), step, count, w->s, w->q);
-    tile_mm(j->nq, hp, count, w->s, 1, LDT, w->k, ld, w->dq, ld, true);
+    const int32_t end = g->count - first < TILE ? g->count : first + TILE;
+    const int count = end - first;
+    const int64_t at = (pos + (int64_t)first * g->step) * all + (int64_t)j->g * a->h;
+    pack_rows(w->k, a->k, at, step, count, a->h, j->ld);
+    pack_rows(w->v, a->v, at, step, count, a->h, j->ld);
+    ask_keys(a, at + TILE * step, step, g->count - end);
+    memset(w->dk, 0, (size_t)(count * j->ld) * sizeof(rp_real));
+    memset(w->dv, 0, (size_t)(count * j->ld) * sizeof(rp_real));
+    for (int i = 0; i < tiles; i++) {
+      const tile *t = &w->tile[i];
+      const key_span keys = keys_of(g, t->t0, t->nq);
+      const int32_t from = keys.from > first ? keys.from : first;
+      const int32_t to = keys.to < end ? keys.to : end;
+      if (from < to) meet(j, w, t, g, from, from - first, to - from);
+    }
+    add_rows(j, wr(a->dk, at), step, w->dk, count);
+    add_rows(j, wr(a->dv, at), step, w->dv, count);
   }
 }
 
 /* Each query's own key: elementwise. */
-static void own_key(const job *j, const work *w, const rp_seg *g) {
+static void own_keys(const job *j, const work *w, const tile *t, const rp_seg *g) {
   const rp_attend_bwd_args *a = j->a;
   const int64_t all = (int64_t)a->Hk * a->h;
-  const int64_t at = (j->row.tok + g->pos) * all + (int64_t)j->g * a->h;
-  const int from = g->pos - j->t0;
-  pack_rows(w->k, a->k, at, all, g->count, a->h, j->ld);
-  pack_rows(w->v, a->v, at, all, g->count, a->h, j->ld);
-  for (int i = 0; i < g->count; i++) {
+  const int from = g->pos > t->t0 ? g->pos - t->t0 : 0;
+  const int end = g->pos + g->count - t->t0, to = end < t->nq ? end : t->nq, count = to - from;
+  if (count <= 0) return;
+  const int64_t at = (j->row.tok + t->t0 + from) * all + (int64_t)j->g * a->h;
+  pack_rows(w->k, a->k, at, all, count, a->h, j->ld);
+  pack_rows(w->v, a->v, at, all, count, a->h, j->ld);
+  for (int i = 0; i < count; i++) {
     const int q = from + i;
-    const rp_real *restrict k = w->k + i * j->ld, *restrict d = w->d + q * j->ld;
-    const rp_real *restrict query = w->q + q * j->ld;
-    rp_real *restrict dq = w->dq + q * j->ld;
+    const rp_real *restrict k = w->k + i * j->ld, *restrict d = t->d + q * j->ld;
+    const rp_real *restrict query = t->q + q * j->ld;
+    rp_real *restrict dq = t->dq + q * j->ld;
     rp_real *restrict dk = wr(a->dk, at + i * all), *restrict dv = wr(a->dv, at + i * all);
-    const rp_real p = exp_real(dot(query, k, j->hp) - w->lse[q]);
-    const rp_real s = p * (dot(d, w->v + i * j->ld, j->hp) - w->delta[q]);
+    const rp_real p = exp_real(dot(query, k, j->hp) - t->lse[q]);
+    const rp_real s = p * (dot(d, w->v + i * j->ld, j->hp) - t->delta[q]);
     for (int c = 0; c < j->hp; c++) dq[c] += s * k[c];
     for (int c = 0; c < a->h; c++) dk[c] += s * query[c];
     for (int c = 0; c < a->h; c++) dv[c] += p * d[c];
   }
 }
 
-static void attend_bwd_tile(const job *j, const work *w, rp_pat pat) {
+/* Element of t's first query, and those from one query to the next. */
+static int64_t queries_at(const job *j, const tile *t, int64_t *ld) {
+  *ld = (int64_t)j->a->H * j->a->h;
+  return (j->row.tok + t->t0) * *ld + (int64_t)j->head * j->a->h;
+}
+
+static void open_tile(const job *j, const tile *t) {
   const rp_attend_bwd_args *a = j->a;
-  const int64_t all = (int64_t)a->H * a->h, tok = j->row.tok + j->t0;
-  const int64_t at = tok * all + (int64_t)j->head * a->h;
-  const int hp = j->hp, ld = j->ld;
-  rp_seg segs[RP_SEGS_MAX];
-  const int n = rp_segs(segs, pat, (rp_past){0}, j->t0, j->t0 + j->nq);
-  pack_rows(w->q, a->q, at, all, j->nq, a->h, ld);
-  for (int i = 0; i < j->nq * ld; i++) w->q[i] *= (rp_real)a->scale;
-  turn(w->qt, w->q, ld, j->nq, hp, LDT);
-  pack_rows(w->d, a->dout, at, all, j->nq, a->h, ld);
-  turn(w->dt, w->d, ld, j->nq, hp, LDT);
-  pack_rows(w->dq, a->out, at, all, j->nq, a->h, ld); /* out, until delta is made */
-  for (int q = 0; q < TILE; q++) w->lse[q] = w->delta[q] = 0;
-  for (int q = 0; q < j->nq; q++) {
-    w->lse[q] = ((const rp_real *)a->lse.at)[(tok + q) * a->H + j->head];
-    w->delta[q] = dot(w->d + q * ld, w->dq + q * ld, hp);
+  const int ld = j->ld;
+  int64_t all;
+  const int64_t at = queries_at(j, t, &all);
+  pack_rows(t->q, a->q, at, all, t->nq, a->h, ld);
+  for (int i = 0; i < t->nq * ld; i++) t->q[i] *= (rp_real)a->scale;
+  turn(t->qt, t->q, ld, t->nq, j->hp, LDT);
+  pack_rows(t->d, a->dout, at, all, t->nq, a->h, ld);
+  turn(t->dt, t->d, ld, t->nq, j->hp, LDT);
+  pack_rows(t->dq, a->out, at, all, t->nq, a->h, ld); /* out, until delta is made */
+  for (int q = 0; q < TILE; q++) t->lse[q] = t->delta[q] = 0;
+  for (int q = 0; q < t->nq; q++) {
+    t->lse[q] = ((const rp_real *)a->lse.at)[(j->row.tok + t->t0 + q) * a->H + j->head];
+    t->delta[q] = dot(t->d + q * ld, t->dq + q * ld, j->hp);
   }
-  memset(w->dq, 0, (size_t)(j->nq * ld) * sizeof(rp_real));
-  for (int i = 0; i < n; i++) {
-    if (segs[i].far == 0)
-      own_key(j, w, &segs[i]);
-    else
-      segment(j, w, &segs[i]);
-  }
-  for (int q = 0; q < j->nq; q++) {
-    rp_real *restrict to = wr(a->dq, at + q * all);
-    for (int c = 0; c < a->h; c++) to[c] = w->dq[q * ld + c] * (rp_real)a->scale;
+  memset(t->dq, 0, (size_t)(t->nq * ld) * sizeof(rp_real));
+}
+static void close_tile(const job *j, const tile *t) {
+  int64_t all;
+  const int64_t at = queries_at(j, t, &all);
+  for (int q = 0; q < t->nq; q++) {
+    rp_real *restrict to = wr(j->a->dq, at + q * all);
+    for (int c = 0; c < j->a->h; c++) to[c] = t->dq[q * j->ld + c] * (rp_real)j->a->scale;
   }
 }
 
-static void attend_bwd_unit(job *j, const work *w) {
+/* Queries [from, to) of the row, at most TILES tiles. */
+static void attend_bwd_tiles(const job *j, work *w, rp_pat pat, int32_t from, int32_t to) {
+  rp_seg segs[RP_SEGS_MAX];
+  const int n = rp_segs(segs, pat, (rp_past){0}, from, to);
+  int tiles = 0;
+  for (int32_t t0 = from; t0 < to; t0 += TILE, tiles++) {
+    tile *t = &w->tile[tiles];
+    t->t0 = t0;
+    t->nq = to - t0 < TILE ? to - t0 : TILE;
+    t->np = (int)round_up((size_t)t->nq, RP_LINE);
+    open_tile(j, t);
+    for (int i = 0; i < n; i++)
+      if (segs[i].far == 0) own_keys(j, w, t, &segs[i]);
+  }
+  for (int i = 0; i < n; i++)
+    if (segs[i].far != 0) segment(j, w, tiles, &segs[i]);
+  for (int i = 0; i < tiles; i++) close_tile(j, &w->tile[i]);
+}
+
+static void attend_bwd_unit(job *j, work *w) {
   const rp_attend_bwd_args *a = j->a;
   const rp_pat pat = ((const rp_pat *)a->pats.at)[(int64_t)j->row.plan * a->pats_stride + j->g];
   const int64_t ld = (int64_t)a->Hk * a->h;
@@ -168,12 +214,13 @@ static void attend_bwd_unit(job *j, const work *w) {
     memset(wr(a->dk, at), 0, (size_t)a->h * sizeof(rp_real));
     memset(wr(a->dv, at), 0, (size_t)a->h * sizeof(rp_real));
   }
-  for (j->t0 = 0; j->t0 < j->row.n; j->t0 += TILE) {
-    j->nq = j->row.n - j->t0 < TILE ? j->row.n - j->t0 : TILE;
-    j->np = (int)round_up((size_t)j->nq, RP_LINE);
+  for (int32_t from = 0, step; from < j->row.n; from += step) {
+    const int32_t most = j->row.n - from < TILES * TILE ? j->row.n : from + TILES * TILE;
+    step = keys_met(pat, (rp_past){0}, from, most) < MANY ? TILE : TILES * TILE;
+    const int32_t to = j->row.n - from < step ? j->row.n : from + step;
     for (int m = 0; m < a->H / a->Hk; m++) {
       j->head = j->g * (a->H / a->Hk) + m;
-      attend_bwd_tile(j, w, pat);
+      attend_bwd_tiles(j, w, pat, from, to);
     }
   }
 }
@@ -191,7 +238,7 @@ void RP_DRIVER(attend_bwd)(rp_cpu_ctx *c, const void *args) {
     job j = {.a = a, .row = row[u / a->Hk], .g = (int)(u % a->Hk)};
     j.hp = (int)round_up((size_t)a->h, RP_LINE);
     j.ld = pitch_of(a->h);
-    const work w = work_at(c->scratch, omp_get_thread_num(), a->h);
+    work w = work_at(c->scratch, omp_get_thread_num(), a->h);
     attend_bwd_unit(&j, &w);
   }
 }

@@ -109,6 +109,15 @@ static inline key_span keys_of(const rp_seg *g, int32_t t0, int nq) {
                     (int32_t)(to < g->count ? to : g->count)};
 }
 
+/* Keys that queries [from, to) meet as tiles: all but each one's own. */
+static inline int64_t keys_met(rp_pat pat, rp_past past, int32_t from, int32_t to) {
+  rp_seg segs[RP_SEGS_MAX];
+  int64_t keys = 0;
+  for (int n = rp_segs(segs, pat, past, from, to); n-- > 0;)
+    if (segs[n].far != 0) keys += segs[n].count;
+  return keys;
+}
+
 /* Elements of a row of h in a tile: an odd number of lines, so that a column of the tile does not
  * fall into a few sets of the first cache. */
 static inline int pitch_of(int h) { return ((h + RP_LINE - 1) / RP_LINE | 1) * RP_LINE; }
