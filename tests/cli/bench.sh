@@ -92,6 +92,12 @@ says "the largest batch that fits" 0 "decode   bfloat16  D=8" "" \
   "$R" bench model $small --only decode --seq-len 40 --batch 0 --memory 0.02 --pattern D=8
 says "the paper's protocol" 0 '"seq_len":64,"batch":1,' "" \
   "$R" bench model $small --protocol paper --only decode --seq-len 64 --batch 1 --steps 3 --json
+says "which ops a step's time goes to" 0 "gemm" "*" \
+  "$R" bench train --config "$tiny" --dtype float32 --pattern D=1 --steps 1 --seconds 0.1 --ops
+says "which ops a decode's time goes to" 0 "gemm" "" \
+  "$R" bench model $small --only decode --seq-len 40 --pattern D=1 --ops
+says "ops are lines for people" 2 "" "leave out --json" "$R" bench model $small --ops --json
+says "a kernel is one op" 2 "" "bench kernel takes no --ops" "$R" bench kernel act --ops
 says "a configuration's shape" 0 "work" "*" "$R" bench model --config "$tiny" --seq-len 16 --seconds 0.01
 # A model on disk: three layers of width 64 trained in PyTorch, as a directory in each type.
 if "$R" --version | grep -q '^built in:.* zip '; then
