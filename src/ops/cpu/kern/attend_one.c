@@ -8,16 +8,20 @@
 #include "ops/cpu/kern/vec.h"
 #include "pattern/segs.h"
 
-/* Sums in registers; the fewest keys worth a part, and the most parts. */
-enum { SUMS = 8, PART_KEYS = 512, PARTS = 16, ENOUGH_UNITS = 64 };
+/* Sums in registers; the fewest keys worth a part, and the most parts; bytes asked for ahead. */
+enum { SUMS = 8, PART_KEYS = 512, PARTS = 16, ENOUGH_UNITS = 64, AHEAD = 4096 };
 
-/* At most RP_KV_BLOCK keys and values `stride` bytes apart. What is read next is asked for on the way,
- * `next` (NULL: nothing) behind the last value: blocks are too short for the processor to guess it. */
+/* At most RP_KV_BLOCK keys and values `stride` bytes apart. */
 typedef struct {
-  const uint8_t *k, *v, *next;
+  const uint8_t *k, *v;
   size_t stride;
   int count;
+  /* Of a whole block, whose values lie behind its keys: as much is asked for as is read, AHEAD bytes
+   * behind it, and past the block's end from the `next` one. Blocks are too short for the processor to
+   * guess what follows. */
   bool asks;
+  const uint8_t *next;
+  size_t asked, bytes; /* so far, from k on; of the block */
 } run;
 
 typedef struct {
@@ -62,14 +66,26 @@ static inline int place_of(const rp_attend_args *a, int c) {
   return narrow && c < whole_of(narrow, a->h) ? vec_split_at(c) : c;
 }
 
-/* s[n] = q . k of n keys. */
-__attribute__((always_inline)) static inline void dots(const bool narrow, const int n,
-                                                       const rp_real *q, const uint8_t *k,
-                                                       size_t stride, int h, rp_real *s) {
+/* `at` bytes of the block are read; never further ahead than the next block goes. */
+static inline void ask(run *r, size_t at) {
+  const size_t to = at + (r->bytes < AHEAD ? r->bytes : AHEAD);
+  for (; r->asked < to; r->asked += 64) {
+    const bool here = r->asked < r->bytes;
+    __builtin_prefetch(here ? r->k + r->asked : r->next + (r->asked - r->bytes), 0, 2);
+  }
+}
+
+/* s[n] = q . k of n keys from the first-th on. */
+__attribute__((always_inline)) static inline void dots(const bool narrow, const int n, run *r,
+                                                       int first, const rp_real *q, int h,
+                                                       rp_real *s) {
   vec sum[SUMS];
   const int whole = whole_of(narrow, h);
+  const size_t stride = r->stride, wide = narrow ? 2 : sizeof(rp_real);
+  const uint8_t *k = r->k + (size_t)first * stride;
   RP_EACH(i, n) sum[i] = (vec){0};
   for (int c = 0; c < whole; c += narrow ? 2 * VEC : VEC) {
+    if (r->asks) ask(r, (size_t)first * stride + (size_t)(c * n) * wide);
     for (int part = c; part < c + (narrow ? 2 * VEC : VEC); part += VEC)
       RP_EACH(i, n) sum[i] += *(const vec *)(q + part) * at(narrow, k + (size_t)i * stride, part);
   }
@@ -78,48 +94,30 @@ __attribute__((always_inline)) static inline void dots(const bool narrow, const 
     RP_EACH(i, n) s[i] += q[c] * one_at(narrow, k + (size_t)i * stride, c);
 }
 
-/* Asks for what will be read when the work in between is done. */
-static inline void ask(const uint8_t *at, size_t bytes) {
-  for (size_t b = 0; b < bytes; b += 64) __builtin_prefetch(at + b, 0, 2);
-}
-
-static inline void ask_value(const run *r, int k) {
-  if (k < r->count)
-    ask(r->v + (size_t)k * r->stride, r->stride);
-  else if (r->next)
-    ask(r->next + (size_t)(k - r->count) * r->stride, r->stride);
-}
-
 /* o[nv vectors from c on] = f o + sum p v. */
-__attribute__((always_inline)) static inline void values(const bool narrow, const int nv,
-                                                         const run *r, int c, const rp_real *p,
-                                                         rp_real f, rp_real *o) {
+__attribute__((always_inline)) static inline void values(const bool narrow, const int nv, run *r,
+                                                         int c, const rp_real *p, rp_real f,
+                                                         rp_real *o) {
   vec sum[SUMS];
   const size_t wide = narrow ? 2 : sizeof(rp_real);
   RP_EACH(i, nv) sum[i] = *(const vec *)(o + c + i * VEC) * f;
   for (int k = 0; k < r->count; k++) {
     const size_t from = (size_t)k * r->stride + (size_t)c * wide;
     const uint8_t *v = r->v + from;
-    if (r->asks && c == 0) ask_value(r, k + SUMS);
+    if (r->asks) ask(r, r->bytes / 2 + (size_t)(c * r->count + k * nv * VEC) * wide);
     RP_EACH(i, nv) sum[i] += p[k] * at(narrow, v, i * VEC);
   }
   RP_EACH(i, nv) { *(vec *)(o + c + i * VEC) = sum[i]; }
 }
 
 /* Takes a run into one head's sums. */
-__attribute__((always_inline)) static inline void take(const bool narrow, const run *r, int h,
+__attribute__((always_inline)) static inline void take(const bool narrow, run *r, int h,
                                                        const rp_real *q, rp_real *acc) {
   rp_real s[RP_KV_BLOCK], *o = acc + 2, max = acc[0], sum = 0;
   const int whole = whole_of(narrow, h);
   int i = 0, c = 0;
-  for (; i + SUMS <= r->count; i += SUMS) {
-    if (r->asks) {
-      const int k = i + SUMS; /* behind the keys the values */
-      ask(k < r->count ? r->k + (size_t)k * r->stride : r->v, SUMS * r->stride);
-    }
-    dots(narrow, SUMS, q, r->k + (size_t)i * r->stride, r->stride, h, s + i);
-  }
-  for (; i < r->count; i++) dots(narrow, 1, q, r->k + (size_t)i * r->stride, r->stride, h, s + i);
+  for (; i + SUMS <= r->count; i += SUMS) dots(narrow, SUMS, r, i, q, h, s + i);
+  for (; i < r->count; i++) dots(narrow, 1, r, i, q, h, s + i);
   for (i = 0; i < r->count; i++) max = s[i] > max ? s[i] : max;
   for (i = 0; i < r->count; i++) s[i] = exp_real(s[i] - max);
   for (i = 0; i < r->count; i++) sum += s[i];
@@ -161,16 +159,19 @@ static void segment(const job *j, const rp_seg *g, int first, int end) {
   const int32_t *table =
       rp_cell_table(&a->kv, j->row.cell, a->Hk, a->h, sizeof(rp_real), j->g, g->src);
   const size_t values_on = (size_t)RP_KV_BLOCK * (size_t)a->h * wide;
+  size_t asked = 0; /* of the block that comes */
   for (int i = first; i < end;) {
     const int32_t e = g->slot + i * g->slot_step;
     const int in_block = (RP_KV_BLOCK - e % RP_KV_BLOCK + g->slot_step - 1) / g->slot_step;
     const uint8_t *k = rd(a->kv.pool, rp_kv_entry(table[e / RP_KV_BLOCK], e, a->h));
     run r = {.k = k, .v = k + values_on, .stride = (size_t)g->slot_step * (size_t)a->h * wide};
     r.count = in_block < end - i ? in_block : end - i;
-    if (g->slot_step == 1 && i + r.count < end)
-      r.next = rd(a->kv.pool, rp_kv_entry(table[e / RP_KV_BLOCK + 1], 0, a->h));
-    r.asks = g->slot_step == 1;
+    r.asks = r.count == RP_KV_BLOCK && i + r.count < end;
+    r.bytes = 2 * values_on;
+    r.asked = asked;
+    if (r.asks) r.next = rd(a->kv.pool, rp_kv_entry(table[e / RP_KV_BLOCK + 1], 0, a->h));
     take_run(j, &r);
+    asked = r.asked > r.bytes ? r.asked - r.bytes : 0;
     i += r.count;
   }
 }
