@@ -1,15 +1,16 @@
 # What can be chosen. Every library but OpenMP can be left out.
-option(RATPLUS_CORE "Leave out every optional library (a cluster node without root)" OFF)
+option(RATPLUS_CORE "Leave out every library that is linked (a cluster node without root)" OFF)
 option(RATPLUS_WERROR "Warnings are errors" OFF)
 option(RATPLUS_TESTS "Build the tests (needs cmocka)" ON)
 option(RATPLUS_FUZZ "Build the fuzz targets (needs clang)" OFF)
 option(RATPLUS_COVERAGE "Count executed lines" OFF)
 set(RATPLUS_SANITIZE "" CACHE STRING "Sanitizers, as -fsanitize= takes them (address,undefined)")
 
+set(RATPLUS_WITH_CUDA AUTO CACHE STRING "AUTO, ON (absence is an error) or OFF")
 set(RATPLUS_LIBRARY_NAMES ONEDNN SENTENCEPIECE YAML ZLIB ZSTD ZIP MPI NCCL)
 # Nothing computes on GPUs yet, so NCCL is built in when asked for.
 set(RATPLUS_WITH_NCCL OFF CACHE STRING "AUTO, ON (absence is an error) or OFF")
-foreach(name IN LISTS RATPLUS_LIBRARY_NAMES)
+foreach(name IN LISTS RATPLUS_LIBRARY_NAMES ITEMS CUDA)
   set(RATPLUS_WITH_${name} AUTO CACHE STRING "AUTO, ON (absence is an error) or OFF")
   set_property(CACHE RATPLUS_WITH_${name} PROPERTY STRINGS AUTO ON OFF)
 endforeach()

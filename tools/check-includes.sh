@@ -19,7 +19,7 @@ grep -nE '^[[:space:]]*#[[:space:]]*include' $files /dev/null | awk '
     # header prefix -> the library it belongs to
     n = split("oneapi/dnnl:oneDNN dnnl:oneDNN sentencepiece:SentencePiece yaml.h:libyaml " \
               "jansson:jansson microhttpd:libmicrohttpd zlib.h:zlib zstd:zstd zip.h:libzip " \
-              "mpi.h:MPI cuda:CUDA cublas:cuBLAS nccl:NCCL", libs, " ")
+              "mpi.h:MPI cuda.h:CUDA cublas:CUDA cuda_runtime:NCCL nccl:NCCL", libs, " ")
     for (i = 1; i <= n; i++) { split(libs[i], l, ":"); prefix[i] = l[1]; library[i] = l[2] }
     nlibs = n
   }

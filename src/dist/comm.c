@@ -436,14 +436,14 @@ static void run_job(rp_comm *c, const job *j) {
   rp_status st = RP_OK;
   const double t0 = rp_now();
   const bool whole = j->dev && c->engine;
-  const bool there = !j->dev || rp_device_enter(j->dev);
-  if (whole && there)
+  const bool entered = j->dev && rp_device_enter(j->dev);
+  if (whole)
     st = run_whole(c, &j->a, &err);
-  else if (!there)
+  else if (j->dev && !entered)
     st = rp_fail(&err, RP_FAIL, "the device's memory could not be opened for a collective");
   else
     st = run_collective(c, &j->a, &err);
-  if (j->dev && there) rp_device_leave(j->dev);
+  if (entered) rp_device_leave(j->dev);
   if (st) set_failure(c, st, true, err.text); /* no effect where the failure is known already */
   pthread_mutex_lock(&c->mutex);
   c->counts.calls[j->a.kind]++;

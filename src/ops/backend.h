@@ -30,20 +30,28 @@ typedef struct {
   bool reads_host; /* an rp_ptr may be the address of host memory */
   bool keeps_ops;  /* a put takes memory of the host: ops run later */
   void (*close)(rp_device *d);
-  /* Zeroed, 64-byte aligned; NULL when memory is short. */
-  void *(*alloc)(rp_device *d, size_t bytes);
+  /* Zeroed, 64-byte aligned. */
+  rp_status (*alloc)(rp_device *d, size_t bytes, const char *what, void **out, rp_error *err);
   void (*free)(rp_device *d, void *p, size_t bytes);
+  uint64_t (*available)(const rp_device *d); /* NULL: memory is the host's */
   rp_status (*queue_open)(rp_queue *q, rp_error *err);
   void (*queue_close)(rp_queue *q);
   rp_status (*reserve)(rp_queue *q, size_t bytes, rp_error *err);
   void (*put)(rp_queue *q, rp_op op, const void *args);
   void (*copy)(rp_queue *q, const rp_copy *c);
   void (*call)(rp_queue *q, const rp_host_call *c);
+  /* Ops put on q from now on run after those put on `first` so far; NULL: they do anyway. */
+  void (*after)(rp_queue *q, rp_queue *first);
   bool (*enter)(rp_device *d); /* NULL: memory is always there */
   void (*leave)(rp_device *d);
   void (*run)(rp_queue *q); /* everything put so far, to the end or the first error */
   bool (*has)(const rp_device *d, rp_op op);
   size_t (*scratch)(const rp_device *d, rp_op op, const void *args);
+  /* What was recorded, made into one thing that is put at once on the same queue; NULL: its ops are put
+   * one by one. record: NULL when memory is short; other errors are the queue's. */
+  void *(*record)(rp_queue *q, const rp_tape *t, rp_error *err);
+  void (*replay)(rp_queue *q, const rp_tape *t, void *made);
+  void (*forget)(rp_device *d, void *made);
 } rp_backend;
 
 typedef struct {
@@ -73,6 +81,7 @@ struct rp_queue {
 /* Opens a kind's own part; fills kind, name, real, own. */
 rp_status rp_cpu_open(rp_device *d, rp_device_kind kind, rp_error *err);
 rp_status rp_guard_open(rp_device *d, rp_error *err);
+rp_status rp_cuda_open(rp_device *d, rp_error *err);
 
 /* Whether [p, p + bytes) lies in one allocation. */
 bool rp_device_holds(rp_device *d, rp_ptr p, size_t bytes);
@@ -83,5 +92,7 @@ bool rp_op_check(rp_queue *q, rp_op op, const void *args);
 
 /* Puts an op that was checked: sticky errors, recording, then the kind. */
 void rp_queue_put(rp_queue *q, rp_op op, const void *args);
+/* The ops of a tape, one by one, not recorded and not timed, until the first error. */
+void rp_tape_put(rp_queue *q, const rp_tape *t);
 
 #endif

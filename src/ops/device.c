@@ -1,14 +1,23 @@
 /* device.c - what all kinds of device share: allocations, sticky errors, copies. */
 #include <stdarg.h>
 
+#include "base/cpu.h"
 #include "base/str.h"
 #include "ops/backend.h"
+
+static rp_status open_kind(rp_device *d, rp_device_kind kind, rp_error *err) {
+  switch (kind) {
+    case RP_DEVICE_GUARD: return rp_guard_open(d, err);
+    case RP_DEVICE_CUDA: return rp_cuda_open(d, err);
+    default: return rp_cpu_open(d, kind, err);
+  }
+}
 
 rp_status rp_device_open(rp_device **out, rp_device_kind kind, rp_error *err) {
   *out = NULL;
   rp_device *d = rp_calloc(1, sizeof *d);
   if (!d) return rp_fail_memory(err, sizeof *d, "a device");
-  const rp_status st = kind == RP_DEVICE_GUARD ? rp_guard_open(d, err) : rp_cpu_open(d, kind, err);
+  const rp_status st = open_kind(d, kind, err);
   if (st) {
     rp_free(d);
     return st;
@@ -26,6 +35,35 @@ void rp_device_close(rp_device *d) {
   pthread_mutex_destroy(&d->mutex);
   rp_free(d->block);
   rp_free(d);
+}
+
+/* The ops a device lacks, by name, the first few of them. */
+static int lacks(const rp_device *d, char *names, size_t size) {
+  enum { NAMED = 4 };
+  int n = 0;
+  size_t at = 0;
+  for (int op = 0; op < RP_OP_COUNT; op++) {
+    if (rp_device_has(d, (rp_op)op) || n++ >= NAMED) continue;
+    at += (size_t)rp_snprintf(names + at, size - at, "%s%s", n > 1 ? ", " : "",
+                              rp_op_name((rp_op)op));
+  }
+  if (n > NAMED) rp_snprintf(names + at, size - at, " and %d more", n - NAMED);
+  return n;
+}
+
+rp_status rp_device_choose(const char *name, rp_device_kind *kind, rp_error *err) {
+  rp_device *d;
+  char names[256];
+  *kind = RP_DEVICE_CPU;
+  if (!name || !*name || strcmp(name, "auto") == 0 || strcmp(name, "cpu") == 0) return RP_OK;
+  if (strcmp(name, "cuda") != 0)
+    return rp_fail(err, RP_USAGE, "no such device; there are auto, cpu and cuda");
+  *kind = RP_DEVICE_CUDA;
+  RP_TRY(rp_device_open(&d, *kind, err));
+  const int missing = lacks(d, names, sizeof names);
+  rp_device_close(d);
+  if (!missing) return RP_OK;
+  return rp_fail(err, RP_USAGE, "this version has no kernels of its own for GPUs: %s", names);
 }
 
 const char *rp_device_name(const rp_device *d) { return d->name; }
@@ -49,8 +87,9 @@ rp_status rp_device_alloc(rp_device *d, size_t bytes, const char *what, rp_ptr *
                           rp_error *err) {
   out->at = 0;
   const size_t asked = bytes ? bytes : 1;
-  void *p = asked <= PTRDIFF_MAX - 4096 ? d->kind->alloc(d, asked) : NULL;
-  if (!p) return rp_fail_memory(err, bytes, what);
+  void *p;
+  if (asked > PTRDIFF_MAX - 4096) return rp_fail_memory(err, bytes, what);
+  RP_TRY(d->kind->alloc(d, asked, what, &p, err));
   const rp_status st = note_block(d, (uintptr_t)p, asked, false, err);
   if (st) {
     d->kind->free(d, p, asked);
@@ -109,6 +148,10 @@ static size_t read_size(const rp_device *d, const size_t *what) {
   return n;
 }
 
+uint64_t rp_device_available(const rp_device *d) {
+  return d->kind->available ? d->kind->available(d) : rp_memory_available();
+}
+
 size_t rp_device_bytes(const rp_device *d) { return read_size(d, &d->bytes); }
 size_t rp_device_peak(const rp_device *d) { return read_size(d, &d->peak); }
 
@@ -132,6 +175,17 @@ void rp_queue_close(rp_queue *q) {
   q->d->kind->queue_close(q);
   rp_tape_free(q->tape);
   rp_free(q);
+}
+
+void rp_queue_after(rp_queue *q, rp_queue *first) {
+  if (q->err.status || q == first) return;
+  if (first->d != q->d) {
+    rp_queue_fail(q, RP_FAIL, "a queue of device %s after one of another; this is a bug",
+                  q->d->name);
+    return;
+  }
+  if (q->d->kind->after) q->d->kind->after(q, first);
+  if (first->err.status) rp_queue_fail(q, first->err.status, "%s", first->err.text);
 }
 
 rp_device *rp_queue_device(const rp_queue *q) { return q->d; }

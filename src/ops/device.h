@@ -8,7 +8,7 @@
  * Devices: cpu (the fastest level of this processor, oneDNN for products), ref (the cpu held at plain
  * C), ref64 (the plain C in double: every "float32" tensor is float64, for central differences), guard
  * (a cpu whose memory is PROT_NONE outside an op and whose ops run late, in rp_wait or when its list
- * is full, so that nothing above can lean on host memory or on order). */
+ * is full, so that nothing above can lean on host memory or on order), cuda (a GPU, in cuda/). */
 #ifndef RP_OPS_DEVICE_H
 #define RP_OPS_DEVICE_H
 
@@ -30,11 +30,21 @@ static inline rp_tensor rp_tensor_at(rp_tensor t, int64_t elements) {
   return (rp_tensor){rp_ptr_add(t.p, (size_t)elements * (size_t)rp_dtype_bytes(t.dtype)), t.dtype};
 }
 
-typedef enum { RP_DEVICE_CPU, RP_DEVICE_REF, RP_DEVICE_REF64, RP_DEVICE_GUARD } rp_device_kind;
+typedef enum {
+  RP_DEVICE_CPU,
+  RP_DEVICE_REF,
+  RP_DEVICE_REF64,
+  RP_DEVICE_GUARD,
+  RP_DEVICE_CUDA
+} rp_device_kind;
 typedef struct rp_device rp_device;
 typedef struct rp_queue rp_queue;
 
+/* RP_USAGE where this machine or this build has none of the kind. */
 rp_status rp_device_open(rp_device **d, rp_device_kind kind, rp_error *err);
+/* What a user calls a device, as one that can run whole models: auto (or nothing; the processor), cpu,
+ * cuda. Else RP_USAGE, and a sentence that says why, without the name. */
+rp_status rp_device_choose(const char *name, rp_device_kind *kind, rp_error *err);
 void rp_device_close(rp_device *d); /* all memory and queues must be gone; NULL is fine */
 const char *rp_device_name(const rp_device *d);
 /* What "float32" means here: RP_F32, and RP_F64 on ref64. Called `real` in comments. */
@@ -50,6 +60,8 @@ bool rp_device_keeps_ops(const rp_device *d);
  * takes it back and frees nothing. It does not count in the two sums below. */
 bool rp_device_reads_host(const rp_device *d);
 rp_status rp_device_lend(rp_device *d, const void *at, size_t bytes, rp_ptr *out, rp_error *err);
+/* Bytes that are free where the device has its memory. */
+uint64_t rp_device_available(const rp_device *d);
 /* Bytes of device memory in use, and the most ever. */
 size_t rp_device_bytes(const rp_device *d);
 size_t rp_device_peak(const rp_device *d);
@@ -57,6 +69,9 @@ size_t rp_device_peak(const rp_device *d);
 rp_status rp_queue_open(rp_queue **q, rp_device *d, rp_error *err);
 void rp_queue_close(rp_queue *q); /* waits; NULL is fine */
 rp_device *rp_queue_device(const rp_queue *q);
+/* What is put on q from now on runs after what was put on `first`, of the same device, so far; an error
+ * that `first` is known to have is q's as well. */
+void rp_queue_after(rp_queue *q, rp_queue *first);
 /* Scratch that the ops of this queue share; grows only here (never inside a step). */
 rp_status rp_queue_reserve(rp_queue *q, size_t bytes, rp_error *err);
 
@@ -86,7 +101,7 @@ rp_status rp_wait(rp_queue *q, rp_error *err);
 void rp_queue_fail(rp_queue *q, rp_status st, const char *fmt, ...) RP_PRINTF(3, 4);
 
 /* Records the ops put between begin and end (they run as usual; uploads and downloads are not
- * part), and puts them again with the same arguments. Free with rp_tape_free. */
+ * part), and puts them again with the same arguments. Free with rp_tape_free, before its queue. */
 typedef struct rp_tape rp_tape;
 rp_status rp_record_begin(rp_queue *q, rp_error *err);
 rp_status rp_record_end(rp_queue *q, rp_tape **tape, rp_error *err);

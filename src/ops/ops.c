@@ -21,13 +21,15 @@ size_t rp_op_args_bytes(rp_op op) {
   return bytes[op];
 }
 
+bool rp_device_has(const rp_device *d, rp_op op) { return d->kind->has(d, op); }
+
 size_t rp_op_scratch(const rp_device *d, rp_op op, const void *args) {
   return d->kind->scratch(d, op, args);
 }
 
 static void put(rp_queue *q, rp_op op, const void *args) {
   if (q->err.status) return;
-  if (!q->d->kind->has(q->d, op)) {
+  if (!rp_device_has(q->d, op)) {
     rp_queue_fail(q, RP_FAIL, "op %s is not there on device %s", rp_op_name(op), q->d->name);
     return;
   }

@@ -298,6 +298,9 @@ RP_OPS(RP_X)
 
 const char *rp_op_name(rp_op op);
 
+/* Whether the device has the op. */
+bool rp_device_has(const rp_device *d, rp_op op);
+
 /* Where the time of a queue goes. From now on each op is waited for and counted in `times` (the
  * caller's; NULL: no more), so that nothing overlaps any longer. */
 typedef struct {

@@ -8,6 +8,9 @@ struct rp_tape {
   uint64_t *words;
   size_t n, cap;
   rp_error err; /* memory ran short while recording */
+  rp_queue *q;  /* it was recorded on */
+  rp_device *d; /* of q */
+  void *made;   /* by the kind of device; NULL */
 };
 
 static size_t words_of(rp_op op) { return (rp_op_args_bytes(op) + 7) / 8; }
@@ -52,7 +55,10 @@ void rp_queue_time(rp_queue *q, rp_op_times *times) { q->times = times; }
 rp_status rp_record_begin(rp_queue *q, rp_error *err) {
   if (q->tape) return rp_fail(err, RP_FAIL, "a recording is under way on this queue; end it first");
   q->tape = rp_calloc(1, sizeof *q->tape);
-  return q->tape ? RP_OK : rp_fail_memory(err, sizeof *q->tape, "a recorded step");
+  if (!q->tape) return rp_fail_memory(err, sizeof *q->tape, "a recorded step");
+  q->tape->q = q;
+  q->tape->d = q->d;
+  return RP_OK;
 }
 
 rp_status rp_record_end(rp_queue *q, rp_tape **tape, rp_error *err) {
@@ -60,6 +66,7 @@ rp_status rp_record_end(rp_queue *q, rp_tape **tape, rp_error *err) {
   if (!q->tape) return rp_fail(err, RP_FAIL, "no recording is under way on this queue");
   rp_tape *t = q->tape;
   q->tape = NULL;
+  if (!t->err.status && q->d->kind->record) t->made = q->d->kind->record(q, t, &t->err);
   if (t->err.status) {
     const rp_status st = rp_fail(err, t->err.status, "%s", t->err.text);
     rp_tape_free(t);
@@ -69,16 +76,27 @@ rp_status rp_record_end(rp_queue *q, rp_tape **tape, rp_error *err) {
   return RP_OK;
 }
 
-void rp_replay(rp_queue *q, const rp_tape *tape) {
-  for (size_t i = 0; i < tape->n;) {
-    const rp_op op = (rp_op)tape->words[i];
-    rp_queue_put(q, op, tape->words + i + 1);
+static void put_all(rp_queue *q, const rp_tape *t, void (*one)(rp_queue *, rp_op, const void *)) {
+  for (size_t i = 0; i < t->n && !q->err.status;) {
+    const rp_op op = (rp_op)t->words[i];
+    one(q, op, t->words + i + 1);
     i += 1 + words_of(op);
   }
 }
 
+void rp_tape_put(rp_queue *q, const rp_tape *t) { put_all(q, t, q->d->kind->put); }
+
+void rp_replay(rp_queue *q, const rp_tape *tape) {
+  if (q->err.status) return;
+  if (tape->made && tape->q == q && !q->tape && !q->times)
+    q->d->kind->replay(q, tape, tape->made);
+  else
+    put_all(q, tape, rp_queue_put);
+}
+
 void rp_tape_free(rp_tape *tape) {
   if (!tape) return;
+  if (tape->made) tape->d->kind->forget(tape->d, tape->made);
   rp_free(tape->words);
   rp_free(tape);
 }

@@ -12,11 +12,10 @@ static rp_status copy_pats(rp_pats *to, const rp_pats *from, rp_error *err) {
   return RP_OK;
 }
 
-static rp_status check_place(const char *device, rp_error *err) {
-  if (!device || strcmp(device, "auto") == 0 || strcmp(device, "cpu") == 0) return RP_OK;
-  if (strcmp(device, "cuda") == 0)
-    return rp_fail(err, RP_USAGE, "device cuda: this build has no GPU; use --device cpu");
-  return rp_fail(err, RP_USAGE, "device %s: must be auto, cpu or cuda", device);
+static rp_status choose_place(const char *device, rp_device_kind *kind, rp_error *err) {
+  rp_error why;
+  const rp_status st = rp_device_choose(device, kind, &why);
+  return st ? rp_fail(err, st, "device %s: %s; use --device cpu", device, why.text) : RP_OK;
 }
 
 static int64_t told_length(const rp_config *c, int64_t usual) {
@@ -64,17 +63,18 @@ rp_status rp_model_open(rp_model **out, const char *path, const rp_model_opts *o
   rp_status st = RP_OK;
   rp_store *s = NULL;
   rp_model_opts usual;
+  rp_device_kind kind;
   *out = NULL;
   rp_model_defaults(&usual);
   if (!opts) opts = &usual;
   if (opts->size != sizeof *opts)
     return rp_fail(err, RP_USAGE, "rp_model_open: options not filled by rp_model_defaults");
   if (!path || !*path) return rp_fail(err, RP_USAGE, "no model is named; give --model DIR");
-  RP_TRY(check_place(opts->device, err));
+  RP_TRY(choose_place(opts->device, &kind, err));
   rp_model *m = rp_calloc(1, sizeof *m);
   if (!m) return rp_fail_memory(err, sizeof *m, "a model");
   RP_GO(rp_store_open(&s, path, err));
-  RP_GO(open_device(m, RP_DEVICE_CPU, err));
+  RP_GO(open_device(m, kind, err));
   RP_GO(read_file(m, s, opts, err));
   if (m->frozen.n_lent) {
     m->store = s;

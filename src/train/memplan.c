@@ -78,8 +78,8 @@ rp_status rp_memplan_make(const rp_settings *s, rp_device_kind kind, int ranks,
   *out = (rp_train_memory){0};
   RP_TRY(rp_device_open(&d, kind, err));
   const rp_status st = plan_on(d, s, ranks, out, err);
+  out->available = rp_device_available(d);
   rp_device_close(d);
-  out->available = rp_memory_available();
   return st;
 }
 

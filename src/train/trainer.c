@@ -385,14 +385,10 @@ rp_status rp_trainer_state(rp_trainer *t, rp_loop_state *st, rp_error *err) {
 /* ---- device and its rate ---- */
 
 rp_status rp_trainer_device(const char *name, rp_device_kind *kind, rp_error *err) {
-  *kind = RP_DEVICE_CPU;
-  if (!name || !*name || strcmp(name, "auto") == 0 || strcmp(name, "cpu") == 0) return RP_OK;
-  if (rp_starts_with(name, "cuda"))
-    return rp_fail(err, RP_USAGE,
-                   "trainer.device=%s: this build has no CUDA; use "
-                   "trainer.device=cpu",
-                   name);
-  return rp_fail(err, RP_USAGE, "trainer.device=%s: no such device; use auto, cpu or cuda", name);
+  rp_error why;
+  const rp_status st = rp_device_choose(name, kind, &why);
+  return st ? rp_fail(err, st, "trainer.device=%s: %s; use trainer.device=cpu", name, why.text)
+            : RP_OK;
 }
 
 double rp_trainer_flops(const rp_settings *s, int64_t micro_batches) {

@@ -119,14 +119,15 @@ static void ask_huge(void *p, size_t bytes) {
   if (to > from) madvise((void *)from, to - from, MADV_HUGEPAGE);
 }
 
-static void *alloc(rp_device *d, size_t bytes) {
+static rp_status alloc(rp_device *d, size_t bytes, const char *what, void **out, rp_error *err) {
   const rp_cpu_engine *e = d->own;
   uint8_t *p = rp_malloc((bytes + 63) & ~(size_t)63, 1);
-  if (!p) return NULL;
+  if (!p) return rp_fail_memory(err, bytes, what);
   ask_huge(p, bytes);
   rp_cpu_ctx c = context(e);
   e->table->run[RP_OP_zero](&c, &(rp_zero_args){{(uintptr_t)p}, bytes});
-  return p;
+  *out = p;
+  return RP_OK;
 }
 
 static void release(rp_device *d, void *p, size_t bytes) {

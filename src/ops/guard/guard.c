@@ -87,20 +87,20 @@ static void close_device(rp_device *d) {
   rp_free(g);
 }
 
-static void *alloc(rp_device *d, size_t bytes) {
+static rp_status alloc(rp_device *d, size_t bytes, const char *what, void **out, rp_error *err) {
   guard *g = d->own;
   region *r = rp_calloc(1, sizeof *r);
-  if (!r) return NULL;
-  if (!map_region(r, bytes)) {
+  if (!r || !map_region(r, bytes)) {
     rp_free(r);
-    return NULL;
+    return rp_fail_memory(err, bytes, what);
   }
   pthread_mutex_lock(&g->mutex);
   if (g->open) mprotect(r->map, r->pages, PROT_READ | PROT_WRITE);
   r->next = g->regions;
   g->regions = r;
   pthread_mutex_unlock(&g->mutex);
-  return r->at;
+  *out = r->at;
+  return RP_OK;
 }
 
 static void release(rp_device *d, void *p, size_t bytes) {
@@ -165,6 +165,12 @@ static void run(rp_queue *q) {
   }
   gq->n = 0;
   leave(g);
+}
+
+/* What comes first may as well run now. */
+static void after(rp_queue *q, rp_queue *first) {
+  (void)q;
+  run(first);
 }
 
 static rp_status reserve(rp_queue *q, size_t bytes, rp_error *err) {
@@ -244,6 +250,7 @@ static const rp_backend backend = {.keeps_ops = true,
                                    .put = put,
                                    .copy = copy,
                                    .call = call,
+                                   .after = after,
                                    .enter = device_enter,
                                    .leave = device_leave,
                                    .run = run,
