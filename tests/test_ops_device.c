@@ -8,9 +8,10 @@
 #include "ops/backend.h"
 #include "ops/cpu/cpu_device.h"
 
+/* cuda is the stand-in of tests/fake, or a GPU where LD_LIBRARY_PATH names the true libraries. */
 static const rp_device_kind kinds[] = {RP_DEVICE_CPU, RP_DEVICE_REF, RP_DEVICE_REF64,
-                                       RP_DEVICE_GUARD};
-enum { KINDS = 4 };
+                                       RP_DEVICE_GUARD, RP_DEVICE_CUDA};
+enum { KINDS = RATPLUS_WITH_CUDA ? 5 : 4 };
 
 typedef struct {
   rp_device *d;
@@ -171,12 +172,37 @@ static void scratch_must_be_reserved(void **state) {
   box_close(&b);
 }
 
+/* What one queue makes, another takes over; an error goes along. */
+static void a_queue_may_come_after_another(void **state) {
+  (void)state;
+  for (int k = 0; k < KINDS; k++) {
+    box b = box_open(kinds[k], 256);
+    rp_queue *other;
+    rp_error err = {0};
+    const int32_t x = 41;
+    int32_t got = 0;
+    check_ok(rp_queue_open(&other, b.d, &err), err);
+    rp_upload(b.q, b.p, &x, sizeof x);
+    rp_queue_after(other, b.q);
+    rp_op_copy(other, &(rp_copy_args){rp_ptr_add(b.p, 128), b.p, 4});
+    rp_queue_after(b.q, other);
+    rp_download(b.q, &got, rp_ptr_add(b.p, 128), 4);
+    wait_ok(b.q);
+    assert_int_equal(got, 41);
+    rp_queue_fail(b.q, RP_BAD_DATA, "of the first");
+    rp_queue_after(other, b.q);
+    check_fails(rp_wait(other, &err), RP_BAD_DATA, err, "of the first");
+    rp_queue_close(other);
+    box_close(&b);
+  }
+}
+
 /* x doubles by an op that adds it to itself: a product with 2 in a 1 x 1 matrix. */
 static void put_doubling(box *b) {
   const rp_dtype real = rp_device_real(b->d);
   const rp_tensor x = {b->p, real}, two = {rp_ptr_add(b->p, 64), real};
   const rp_tensor y = {rp_ptr_add(b->p, 128), real};
-  rp_op_cast(b->q, &(rp_cast_args){1, x, y});
+  rp_op_copy(b->q, &(rp_copy_args){y.p, x.p, (size_t)rp_dtype_bytes(real)});
   rp_gemm_args a = {.M = 1, .N = 1, .K = 1, .lda = 1, .ldb = 1, .ldc = 1, .a = y, .b = two, .c = x};
   rp_op_gemm(b->q, &a);
 }
@@ -316,6 +342,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(the_first_error_stays_and_stops_the_rest),
     cmocka_unit_test(wrong_arguments_are_a_sentence),
     cmocka_unit_test(scratch_must_be_reserved),
+    cmocka_unit_test(a_queue_may_come_after_another),
     cmocka_unit_test(a_tape_does_again_what_was_recorded),
     cmocka_unit_test(many_ops_overflow_the_list_in_order),
     cmocka_unit_test(the_guard_runs_late),

@@ -12,15 +12,18 @@ typedef struct {
   rp_queue *q;
 } box;
 
-static const char *const box_names[] = {"cpu",       "guard",      "ref",
-                                        "level ref", "level avx2", "level avx512"};
-enum { BOXES = 6 };
+static const char *const box_names[] = {"cpu",        "guard",        "ref", "level ref",
+                                        "level avx2", "level avx512", "cuda"};
+enum { CUDA_BOX = 6 };
 
 /* False where this processor has no such level. */
 static bool box_open(box *b, int which) {
   static const rp_device_kind kinds[] = {RP_DEVICE_CPU, RP_DEVICE_GUARD, RP_DEVICE_REF};
   rp_error err = {0};
-  if (which < 3) {
+  if (which == CUDA_BOX) {
+    if (!RATPLUS_WITH_CUDA) return false;
+    check_ok(rp_device_open(&b->d, RP_DEVICE_CUDA, &err), err);
+  } else if (which < 3) {
     check_ok(rp_device_open(&b->d, kinds[which], &err), err);
   } else {
     const rp_cpu_level level = (rp_cpu_level)(which - 3);
@@ -137,6 +140,7 @@ static void every_op_on(int which) {
   check_ok(rp_device_open(&ref.d, RP_DEVICE_REF64, &err), err);
   check_ok(rp_queue_open(&ref.q, ref.d, &err), err);
   for (int op = 0; op < RP_OP_COUNT; op++) {
+    if (which == CUDA_BOX && !rp_device_has(b.d, (rp_op)op)) continue;
     for (int round = 0; round < 8; round++) {
       rp_case c;
       rp_case_make(&c, (rp_op)op, check_seed() * 1000 + (uint64_t)round, round % 2);
@@ -206,6 +210,8 @@ static void every_op_on_ref(void **state) { (void)state, every_op_on(2); }
 static void every_op_at_ref(void **state) { (void)state, every_op_on(3); }
 static void every_op_at_avx2(void **state) { (void)state, every_op_on(4); }
 static void every_op_at_avx512(void **state) { (void)state, every_op_on(5); }
+/* Those it has, on the stand-in of tests/fake, or on a GPU where LD_LIBRARY_PATH names the true libraries. */
+static void every_op_on_cuda(void **state) { (void)state, every_op_on(CUDA_BOX); }
 
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(every_op_has_a_case_and_an_entry),
@@ -216,5 +222,6 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(every_op_at_ref),
     cmocka_unit_test(every_op_at_avx2),
     cmocka_unit_test(every_op_at_avx512),
+    cmocka_unit_test(every_op_on_cuda),
 };
 CHECK_MAIN(tests)

@@ -335,9 +335,13 @@ static CUresult open_pool(rp_cuda *g) {
 
 static rp_status open_gpu(rp_cuda *g, rp_error *err) {
   char name[96] = "";
-  CUresult r = g->api->cuDeviceGet(&g->gpu, 0);
+  int gpus = 0;
+  rp_snprintf(g->label, sizeof g->label, "the driver");
+  CUresult r = g->api->cuDeviceGetCount(&gpus);
+  if (!r && !gpus) return rp_fail(err, RP_USAGE, "the CUDA driver shows no GPU");
+  if (!r) r = g->api->cuDeviceGet(&g->gpu, 0);
   if (!r) r = g->api->cuDeviceGetName(name, sizeof name, g->gpu);
-  rp_snprintf(g->label, sizeof g->label, "GPU 0 (%s)", name);
+  if (!r) rp_snprintf(g->label, sizeof g->label, "GPU 0 (%s)", name);
   if (!r) r = g->api->cuDevicePrimaryCtxRetain(&g->context, g->gpu);
   if (!r) r = rp_cuda_use(g);
   if (!r) r = g->api->cuStreamCreate(&g->stream, CU_STREAM_NON_BLOCKING);
@@ -347,13 +351,10 @@ static rp_status open_gpu(rp_cuda *g, rp_error *err) {
 
 rp_status rp_cuda_open(rp_device *d, rp_error *err) {
   rp_status st = RP_OK;
-  int gpus = 0;
   rp_cuda *g = rp_calloc(1, sizeof *g);
   if (!g) return rp_fail_memory(err, sizeof *g, "a device");
   d->own = g;
   RP_GO(rp_cuda_load(&g->api, true, err));
-  if (g->api->cuDeviceGetCount(&gpus) || !gpus)
-    RP_GO(rp_fail(err, RP_USAGE, "the CUDA driver shows no GPU"));
   RP_GO(open_gpu(g, err));
   RP_GO(rp_cuda_products_open(&g->products, g, err));
   RP_GO(rp_cpu_engine_open(&g->host, rp_cpu_now(), false, err));

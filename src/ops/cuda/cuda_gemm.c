@@ -130,8 +130,7 @@ static cublasStatus_t describe(const rp_cuda_api *api, entry *e) {
   if (!r)
     r = api->cublasLtMatrixLayoutCreate(&e->b, in, (uint64_t)(k->ta ? k->M : k->K),
                                         (uint64_t)(k->ta ? k->K : k->M), k->lda);
-  if (!r)
-    r = api->cublasLtMatrixLayoutCreate(&e->c, out, (uint64_t)k->N, (uint64_t)k->M, k->ldc);
+  if (!r) r = api->cublasLtMatrixLayoutCreate(&e->c, out, (uint64_t)k->N, (uint64_t)k->M, k->ldc);
   return r;
 }
 
@@ -174,8 +173,7 @@ static cublasStatus_t look_up(rp_cuda_products *p, const key *k, entry **out) {
     p->used = 0;
   }
   entry *e = &p->slot[hash(k) % SLOTS];
-  while (e->there && memcmp(&e->k, k, sizeof *k))
-    e = e == p->slot + SLOTS - 1 ? p->slot : e + 1;
+  while (e->there && memcmp(&e->k, k, sizeof *k)) e = e == p->slot + SLOTS - 1 ? p->slot : e + 1;
   *out = e;
   if (e->there) return CUBLAS_STATUS_SUCCESS;
   e->k = *k;
@@ -231,8 +229,8 @@ rp_status rp_cuda_products_put(rp_cuda_products *p, CUstream stream, CUdeviceptr
   pthread_mutex_unlock(&p->mutex);
   if (!r) return RP_OK;
   failed(p->g, r, "a product", err);
-  return rp_fail_at(err, "op gemm, %dx%dx%d, %s to %s", g->M, g->N, g->K,
-                    rp_dtype_name(g->a.dtype), rp_dtype_name(g->c.dtype));
+  return rp_fail_at(err, "op gemm, %dx%dx%d, %s to %s", g->M, g->N, g->K, rp_dtype_name(g->a.dtype),
+                    rp_dtype_name(g->c.dtype));
 }
 
 #else

@@ -10,10 +10,8 @@ static CUresult look(const rp_cuda_api *api, int i, rp_gpu *g) {
   CUresult r = api->cuDeviceGet(&d, i);
   if (!r) r = api->cuDeviceGetName(g->name, sizeof g->name, d);
   if (!r) r = api->cuDeviceTotalMem(&g->bytes, d);
-  if (!r)
-    r = api->cuDeviceGetAttribute(&g->major, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, d);
-  if (!r)
-    r = api->cuDeviceGetAttribute(&g->minor, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, d);
+  if (!r) r = api->cuDeviceGetAttribute(&g->major, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, d);
+  if (!r) r = api->cuDeviceGetAttribute(&g->minor, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, d);
   return r;
 }
 
