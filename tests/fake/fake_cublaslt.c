@@ -79,14 +79,14 @@ cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t d,
                                               cublasLtMatmulDescAttributes_t a, const void *value,
                                               size_t n) {
   desc *x = DESC(d);
-  void *to = a == CUBLASLT_MATMUL_DESC_TRANSA               ? (void *)&x->transposed[0]
-             : a == CUBLASLT_MATMUL_DESC_TRANSB             ? (void *)&x->transposed[1]
-             : a == CUBLASLT_MATMUL_DESC_EPILOGUE           ? (void *)&x->epilogue
-             : a == CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD    ? (void *)&x->aux_ld
+  void *to = a == CUBLASLT_MATMUL_DESC_TRANSA                 ? (void *)&x->transposed[0]
+             : a == CUBLASLT_MATMUL_DESC_TRANSB               ? (void *)&x->transposed[1]
+             : a == CUBLASLT_MATMUL_DESC_EPILOGUE             ? (void *)&x->epilogue
+             : a == CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD      ? (void *)&x->aux_ld
              : a == CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER ? (void *)&x->aux
-                                                            : NULL;
-  const bool wide = a == CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD ||
-                    a == CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER;
+                                                              : NULL;
+  const bool wide =
+      a == CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD || a == CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER;
   if (!to || n != (wide ? 8 : 4)) return misused();
   memcpy(to, value, n);
   return CUBLAS_STATUS_SUCCESS;
@@ -153,10 +153,11 @@ static bool fits(const desc *d, const layout *const l[4]) {
          (tb ? l[1]->cols : l[1]->rows) == k && (tb ? l[1]->rows : l[1]->cols) == l[3]->cols;
 }
 
-cublasStatus_t cublasLtMatmulAlgoGetHeuristic(
-    cublasLtHandle_t h, cublasLtMatmulDesc_t d, cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
-    cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t to, cublasLtMatmulPreference_t p, int most,
-    cublasLtMatmulHeuristicResult_t *result, int *n) {
+cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t h, cublasLtMatmulDesc_t d,
+                                              cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
+                                              cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t to,
+                                              cublasLtMatmulPreference_t p, int most,
+                                              cublasLtMatmulHeuristicResult_t *result, int *n) {
   const layout *const l[4] = {LAYOUT(a), LAYOUT(b), LAYOUT(c), LAYOUT(to)};
   const preference *x = PREFERENCE(p);
   if (!h || most < 1 || !fits(DESC(d), l)) return misused();

@@ -59,9 +59,7 @@ static int open_memory, capturing;
 static block *blocks;
 static pinned *pins;
 static __thread CUcontext current;
-static struct CUctx_st {
-  int retained;
-} the_context;
+static struct CUctx_st { int retained; } the_context;
 
 void fake_cuda_reset(void) {
   fake = (fake_cuda){.capacity = (size_t)1 << 30};

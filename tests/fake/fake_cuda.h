@@ -14,18 +14,18 @@
 
 typedef struct {
   /* Set by a test. */
-  size_t capacity;     /* bytes of the device's memory */
-  unsigned fail_call;  /* the n-th call from now fails with fail_with; 0: none */
+  size_t capacity;    /* bytes of the device's memory */
+  unsigned fail_call; /* the n-th call from now fails with fail_with; 0: none */
   CUresult fail_with;
-  unsigned fault_op;   /* the n-th piece of work from now loses the device with fault_with; 0: none */
+  unsigned fault_op; /* the n-th piece of work from now loses the device with fault_with; 0: none */
   CUresult fault_with;
   /* Counted. */
-  unsigned calls, work;                 /* of functions that can fail; pieces of work done */
-  unsigned mapped, copies, launches;    /* blocks had from the device; copies; graphs launched */
-  unsigned choices;                     /* products for which an algorithm was chosen */
+  unsigned calls, work;              /* of functions that can fail; pieces of work done */
+  unsigned mapped, copies, launches; /* blocks had from the device; copies; graphs launched */
+  unsigned choices;                  /* products for which an algorithm was chosen */
   int streams, events, pools, graphs, descriptors, contexts; /* that are there */
-  size_t live, cached, pinned;          /* bytes handed out, kept by pools, pinned */
-  unsigned misuse;                      /* calls that the real libraries forbid */
+  size_t live, cached, pinned; /* bytes handed out, kept by pools, pinned */
+  unsigned misuse;             /* calls that the real libraries forbid */
 } fake_cuda;
 extern fake_cuda fake;
 

@@ -63,18 +63,26 @@ static rp_status no_memory(const rp_cuda *g, size_t bytes, const char *what, rp_
                  what, want, g->label, have, all);
 }
 
-static rp_status alloc(rp_device *d, size_t bytes, const char *what, void **out, rp_error *err) {
-  const rp_cuda *g = d->own;
-  CUdeviceptr p = 0;
+/* There for every stream when it returns. */
+static rp_status have(const rp_cuda *g, size_t bytes, bool zeroed, const char *what,
+                      CUdeviceptr *out, rp_error *err) {
+  *out = 0;
   CUresult r = rp_cuda_use(g);
-  if (!r) r = g->api->cuMemAllocFromPoolAsync(&p, bytes, g->pool, g->stream);
-  if (!r) r = g->api->cuMemsetD8Async(p, 0, bytes, g->stream);
+  if (!r) r = g->api->cuMemAllocFromPoolAsync(out, bytes, g->pool, g->stream);
+  if (!r && zeroed) r = g->api->cuMemsetD8Async(*out, 0, bytes, g->stream);
   if (!r) r = g->api->cuStreamSynchronize(g->stream);
-  *out = (void *)(uintptr_t)p;
   if (!r) return RP_OK;
-  if (p) g->api->cuMemFreeAsync(p, g->stream);
+  if (*out) g->api->cuMemFreeAsync(*out, g->stream);
+  *out = 0;
   return r == CUDA_ERROR_OUT_OF_MEMORY ? no_memory(g, bytes, what, err)
                                        : rp_cuda_fail(g, r, what, err);
+}
+
+static rp_status alloc(rp_device *d, size_t bytes, const char *what, void **out, rp_error *err) {
+  CUdeviceptr p;
+  const rp_status st = have(d->own, bytes, true, what, &p, err);
+  *out = (void *)(uintptr_t)p;
+  return st;
 }
 
 /* Its queues are idle, and the pool gives it away again in the order of its stream. */
@@ -134,13 +142,11 @@ static void run(rp_queue *q) {
 static rp_status reserve(rp_queue *q, size_t bytes, rp_error *err) {
   const rp_cuda *g = q->d->own;
   cuda_queue *cq = q->own;
-  void *p;
   if (bytes <= cq->scratch_bytes) return RP_OK;
   run(q);
   if (cq->scratch) g->api->cuMemFreeAsync(cq->scratch, g->stream);
-  cq->scratch = cq->scratch_bytes = 0;
-  RP_TRY(alloc(q->d, bytes, "scratch", &p, err));
-  cq->scratch = (CUdeviceptr)(uintptr_t)p;
+  cq->scratch_bytes = 0;
+  RP_TRY(have(g, bytes, false, "scratch", &cq->scratch, err));
   cq->scratch_bytes = bytes;
   cq->scratch_made++;
   return RP_OK;
