@@ -10,6 +10,7 @@
 #   make fuzz                each fuzz target for FUZZ_SECONDS=60 (T=pattern picks some)
 #   make bench               this machine's rates and the training benchmark
 #   make coverage            run the tests, say which share of the lines ran
+#   make portable            build/ratplus-portable: a folder with the program and its libraries
 #   make install             DESTDIR=, prefix=/usr/local
 #   make deps                install the Debian packages that are missing
 #   make format              clang-format over the tree
@@ -25,7 +26,7 @@ T ?=
 SEED ?=
 ARGS ?=
 
-.PHONY: all configure demo test test-fast soak tsan fuzz bench coverage install deps format clean
+.PHONY: all configure demo test test-fast soak tsan fuzz bench coverage portable install deps format clean
 all: configure
 	@cmake --build $(BUILD) -j $(JOBS)
 
@@ -78,6 +79,11 @@ coverage:
 	@find build/coverage -name '*.gcda' -delete
 	@tests/run.sh build/coverage '$(T)' '$(SEED)'
 	@tools/coverage.sh build/coverage
+
+portable:
+	@tools/deps.sh
+	@$(MAKE) --no-print-directory PRESET=portable all
+	@tools/portable.sh build/portable/ratplus build/ratplus-portable
 
 install:
 	@$(MAKE) --no-print-directory OPTIONS='$(OPTIONS) -DCMAKE_INSTALL_PREFIX=$(prefix)' all

@@ -48,7 +48,7 @@ static void start_driver(void) {
   int version = 0;
   void *library = dlopen(driver_file, RTLD_NOW | RTLD_LOCAL);
   if (!library) {
-    rp_fail(err, RP_USAGE, "no CUDA driver (%s was not found)", driver_file);
+    rp_fail(err, RP_USAGE, "no CUDA driver (%s)", dlerror());
     return;
   }
   find(library, driver_file, driver, COUNT(driver), err);
@@ -62,9 +62,10 @@ static void start_driver(void) {
 }
 
 /* Where the loader looks, then where CUDA is installed. */
-static void *open_blas(void) {
+static void *open_blas(char *why, size_t size) {
   const char *const set[] = {getenv("CUDA_PATH"), getenv("CUDA_HOME"), "/usr/local/cuda"};
   void *library = dlopen(blas_file, RTLD_NOW | RTLD_LOCAL);
+  if (!library) rp_snprintf(why, size, "%s", dlerror());
   for (size_t i = 0; i < COUNT(set) && !library; i++) {
     char path[4096];
     if (!set[i] || !*set[i]) continue;
@@ -75,12 +76,13 @@ static void *open_blas(void) {
 }
 
 static void start_blas(void) {
-  void *library = open_blas();
+  char why[512];
+  void *library = open_blas(why, sizeof why);
   if (!library)
     rp_fail(&blas_error, RP_USAGE,
-            "no cuBLASLt (%s was not found; it comes with CUDA, and LD_LIBRARY_PATH or CUDA_PATH "
-            "can name its place)",
-            blas_file);
+            "no cuBLASLt (%s; it comes with CUDA, and LD_LIBRARY_PATH or CUDA_PATH can name its "
+            "place)",
+            why);
   else
     find(library, blas_file, blas, COUNT(blas), &blas_error);
 }
