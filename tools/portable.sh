@@ -53,7 +53,7 @@ cd "$moved" || exit 1
 env -i "$there" --version >/dev/null || fail "the program does not start from $there"
 env -i "$there" info machine | grep -q '^GPUs' || fail "ratplus info machine says nothing of GPUs"
 if "$there" --version | grep -q '^built in:.* yaml '; then
-  env -i "$there" config experiment=cpu/ratplus-tiny >/dev/null ||
+  env -i "$there" config experiment=cpu/ratplus-tiny >/dev/null 2>&1 ||
     fail "the tree of configurations is not found"
 fi
 glibc=$(objdump -T "$there" folder/lib/* 2>/dev/null | grep -oE 'GLIBC_[0-9.]+' | sort -uV | tail -n 1)
