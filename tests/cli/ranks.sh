@@ -107,7 +107,7 @@ WORLD_SIZE=2 RANK=1 "$RATPLUS" train "${words[@]}" run_dir=bad >out.txt 2>err.tx
 check "the second of torchrun's ranks leaves the word to the first" test "$?-$(wc -c <err.txt)" = 2-0
 "$RATPLUS" train "${words[@]}" run_dir=bad trainer.device=cuda >out.txt 2>err.txt
 check "a GPU is refused" test $? = 2
-check "by its name" said "trainer.device=cuda: this build has no CUDA"
+check "by its name" said "trainer.device=cuda: "
 
 # --- without MPI --------------------------------------------------------------------------------
 # The second program is one with NCCL (of the tests): it joins by the variables of torchrun and Slurm.
