@@ -202,6 +202,12 @@ fail:
   return st;
 }
 
+/* Where the run's device has its memory; 0: that cannot be told. */
+static uint64_t available(const rp_training *r) {
+  rp_train_memory m;
+  return rp_memplan_make(&r->s, r->kind, r->ranks, &m, NULL) ? 0 : m.available;
+}
+
 static rp_status open_run(rp_training *r, rp_error *err) {
   rp_status st = RP_OK;
   char *dir = NULL;
@@ -211,10 +217,10 @@ static rp_status open_run(rp_training *r, rp_error *err) {
   r->resumed = dir != NULL;
   if (!dir) r->state = (rp_loop_state){.val_loss = NAN, .val_loss_dense = NAN, .val_step = -1};
   /* What is free is told before any rank of this machine takes some of it. */
-  RP_GO(rp_comm_agree(r->comm,
-                      rp_memplan_check(&r->s, r->kind, r->ranks, rp_comm_neighbours(r->comm),
-                                       rp_memory_available(), err),
-                      err));
+  RP_GO(rp_comm_agree(
+      r->comm,
+      rp_memplan_check(&r->s, r->kind, r->ranks, rp_comm_neighbours(r->comm), available(r), err),
+      err));
   r->reports = rp_calloc(1, rp_together_bytes(r->comm) + 1);
   RP_GO(rp_comm_agree(
       r->comm, r->reports ? open_trainer(r, dir, err) : rp_fail_memory(err, 64, "reports"), err));
