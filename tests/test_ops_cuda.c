@@ -497,6 +497,27 @@ static void a_way_to_multiply_is_chosen_once(void **state) {
   check_gone();
 }
 
+/* At any element: what is chosen for whole lines does not serve there. */
+static void products_of_odd_addresses(void **state) {
+  (void)state;
+  box b = box_open(RP_DEVICE_CUDA, MATRICES * FLOATS * 4);
+  reserve_gemm(&b);
+  for (int i = 0; i < 8; i++)
+    rp_op_gemm(b.q, &(rp_gemm_args){.M = 3,
+                                    .N = 3,
+                                    .K = 3,
+                                    .lda = 3,
+                                    .ldb = 3,
+                                    .ldc = 3,
+                                    .a = rp_tensor_at(matrix(&b, 0), i & 1),
+                                    .b = rp_tensor_at(matrix(&b, 1), i >> 1 & 1),
+                                    .c = rp_tensor_at(matrix(&b, 2), i >> 2)});
+  wait_ok(b.q);
+  assert_int_equal(fake.choices, 8);
+  box_close(&b);
+  check_gone();
+}
+
 static void scratch_must_be_reserved(void **state) {
   (void)state;
   box b = box_open(RP_DEVICE_CUDA, MATRICES * FLOATS * 4);
@@ -560,6 +581,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(a_lost_device_is_lost_for_every_queue),
     cmocka_unit_test(epilogues_are_their_formulas),
     cmocka_unit_test(a_way_to_multiply_is_chosen_once),
+    cmocka_unit_test(products_of_odd_addresses),
     cmocka_unit_test(scratch_must_be_reserved),
     cmocka_unit_test(a_model_is_refused_while_kernels_are_missing),
     cmocka_unit_test(the_machine_shows_its_gpus),
