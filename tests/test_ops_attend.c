@@ -172,7 +172,7 @@ static void many_keys_are_the_definition(void **state) {
   kern_level l[4];
   const int levels = kern_levels(l);
   rp_rng r = check_rng(8);
-  for (int round = 0; round < 4; round++) {
+  for (int round = 0; round < check_rounds(4); round++) {
     shape s = {.rows = 1, .H = 1, .Hk = 1, .h = h[round % 4], .scale = 0.3};
     s.n[0] = s.tokens = s.longest = check_pick(&r, 1025, 1700);
     s.pat[0] = s.pat[1] = round % 2 ? some_pat(&r, s.longest) : (rp_pat){1, 0, 0};
