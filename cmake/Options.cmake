@@ -6,7 +6,6 @@ option(RATPLUS_FUZZ "Build the fuzz targets (needs clang)" OFF)
 option(RATPLUS_COVERAGE "Count executed lines" OFF)
 set(RATPLUS_SANITIZE "" CACHE STRING "Sanitizers, as -fsanitize= takes them (address,undefined)")
 
-set(RATPLUS_WITH_CUDA AUTO CACHE STRING "AUTO, ON (absence is an error) or OFF")
 set(RATPLUS_LIBRARY_NAMES ONEDNN SENTENCEPIECE YAML ZLIB ZSTD ZIP MPI NCCL)
 # Nothing computes on GPUs yet, so NCCL is built in when asked for.
 set(RATPLUS_WITH_NCCL OFF CACHE STRING "AUTO, ON (absence is an error) or OFF")

@@ -97,9 +97,8 @@ static rp_status reserve(rp_engine *e, rp_error *err) {
   return rp_queue_reserve(e->q, most, err);
 }
 
-static uint64_t pool_blocks(rp_engine *e) {
+static uint64_t pool_blocks(const rp_engine *e) {
   const rp_model *m = e->model;
-  e->block_bytes = block_bytes(&m->m, m->compute, rp_device_real(e->dev));
   if (e->o.cache_bytes) return e->o.cache_bytes / e->block_bytes;
   return (uint64_t)((m->seq_len + RP_KV_BLOCK - 1) / RP_KV_BLOCK) * (uint64_t)m->m.N *
          (uint64_t)m->m.Hk;
@@ -192,6 +191,7 @@ rp_status rp_engine_open(rp_engine **out, const rp_model *m, const rp_engine_opt
   const rp_net_opts no = net_opts(e, m->compute);
   RP_GO(rp_net_plan(e->dev, &m->m, &no, &b, err));
   e->work_bytes = b.acts + b.tmp + b.scratch + b.tables;
+  e->block_bytes = block_bytes(&m->m, m->compute, rp_device_real(e->dev));
   RP_GO(check_room(e, err));
   RP_GO(rp_net_open(&e->net, e->q, &m->m, &no, err));
   RP_GO(reserve(e, err));

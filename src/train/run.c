@@ -204,8 +204,11 @@ fail:
 
 /* Where the run's device has its memory; 0: that cannot be told. */
 static uint64_t available(const rp_training *r) {
-  rp_train_memory m;
-  return rp_memplan_make(&r->s, r->kind, r->ranks, &m, NULL) ? 0 : m.available;
+  rp_device *d;
+  if (rp_device_open(&d, r->kind, NULL)) return 0;
+  const uint64_t bytes = rp_device_available(d);
+  rp_device_close(d);
+  return bytes;
 }
 
 static rp_status open_run(rp_training *r, rp_error *err) {
