@@ -23,6 +23,9 @@ add_custom_target(ratplus_build_header
   BYPRODUCTS ${PROJECT_BINARY_DIR}/generated/ratplus_build.h
   VERBATIM)
 
+set_source_files_properties(${PROJECT_SOURCE_DIR}/src/ops/cuda/cuda_kernels.c PROPERTIES
+  COMPILE_DEFINITIONS RATPLUS_CUDA_IMAGES="${RATPLUS_CUDA_IMAGES}"
+  OBJECT_DEPENDS "${RATPLUS_CUDA_IMAGE_FILES}")
 add_library(ratplus_objects OBJECT ${sources})
 add_dependencies(ratplus_objects ratplus_build_header)
 target_link_libraries(ratplus_objects PRIVATE ratplus_flags ${RATPLUS_LINK_LIBRARIES})

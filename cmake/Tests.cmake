@@ -32,6 +32,10 @@ endif()
 # The driver and cuBLASLt as two libraries of the real names. Programs that link them have them loaded when
 # the library asks for these names; the true ones come first in LD_LIBRARY_PATH where a GPU is.
 if(RATPLUS_TESTS AND RATPLUS_HAVE_CUDA)
+  enable_language(CXX) # kernels run in the stand-in, as C++
+  file(GLOB device_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/ops/cuda/kernel/*.cu)
+  set_source_files_properties(${device_sources} PROPERTIES LANGUAGE CXX
+    COMPILE_OPTIONS "-xc++;-O2;-fno-strict-aliasing;-fno-exceptions;-Wno-shadow;-Wno-unknown-pragmas")
   foreach(part cuda cublaslt)
     add_library(ratplus_fake_${part} SHARED ${PROJECT_SOURCE_DIR}/tests/fake/fake_${part}.c)
     target_link_libraries(ratplus_fake_${part} PRIVATE ratplus_flags ratplus_cuda)
@@ -39,6 +43,8 @@ if(RATPLUS_TESTS AND RATPLUS_HAVE_CUDA)
     set_target_properties(ratplus_fake_${part} PROPERTIES C_VISIBILITY_PRESET default
       LIBRARY_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests/fake)
   endforeach()
+  target_sources(ratplus_fake_cuda PRIVATE ${PROJECT_SOURCE_DIR}/tests/fake/emulate.cc ${device_sources})
+  target_compile_definitions(ratplus_fake_cuda PRIVATE RP_EMULATE)
   set_target_properties(ratplus_fake_cuda PROPERTIES OUTPUT_NAME cuda SOVERSION 1)
   set_target_properties(ratplus_fake_cublaslt PROPERTIES OUTPUT_NAME cublasLt
     SOVERSION ${RATPLUS_CUBLAS_MAJOR})

@@ -1,12 +1,14 @@
 /* fake_cuda.c - the driver: see fake_cuda.h. */
 #include "fake_cuda.h"
 
+#include <dlfcn.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum { ARGS = 320, DIRTY = 0xa5 };
+enum { ARGS = 1024, KERNEL_ARGS = 960, DIRTY = 0xa5 };
 
 typedef struct work work;
 struct work {
@@ -488,6 +490,76 @@ CUresult cuEventSynchronize(CUevent e) {
   return lost;
 }
 
+/* ---- kernels: emulate.cc runs them ---- */
+
+CUresult cuModuleLoadData(CUmodule *m, const void *image) {
+  BEGIN();
+  if (!image) return misused(CUDA_ERROR_INVALID_IMAGE);
+  *m = calloc(1, 1);
+  fake.modules++;
+  return CUDA_SUCCESS;
+}
+
+CUresult cuModuleUnload(CUmodule m) {
+  free(m);
+  fake.modules--;
+  return begin(true);
+}
+
+CUresult cuModuleGetFunction(CUfunction *f, CUmodule m, const char *name) {
+  char emulated[96];
+  BEGIN();
+  (void)m;
+  snprintf(emulated, sizeof emulated, "emulated_%s", name);
+  *f = dlsym(RTLD_DEFAULT, emulated);
+  return *f ? CUDA_SUCCESS : misused(CUDA_ERROR_NOT_FOUND);
+}
+
+CUresult cuFuncGetAttribute(int *v, CUfunction_attribute a, CUfunction f) {
+  BEGIN();
+  (void)f;
+  if (a != CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES) return misused(CUDA_ERROR_INVALID_VALUE);
+  *v = 0;
+  return CUDA_SUCCESS;
+}
+
+CUresult cuFuncSetAttribute(CUfunction f, CUfunction_attribute a, int v) {
+  BEGIN();
+  (void)f;
+  if (a != CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES || v > FAKE_SHARED)
+    return misused(CUDA_ERROR_INVALID_VALUE);
+  return CUDA_SUCCESS;
+}
+
+typedef struct {
+  fake_kernel kernel;
+  unsigned grid[3], threads, shared;
+  _Alignas(16) unsigned char args[KERNEL_ARGS];
+} launch;
+
+static void run_launch(const void *args) {
+  const launch *x = args;
+  if (!fake_emulate(x->kernel, x->grid, x->threads, x->shared, x->args))
+    fake_lose(CUDA_ERROR_LAUNCH_FAILED);
+}
+
+CUresult cuLaunchKernel(CUfunction f, unsigned x, unsigned y, unsigned z, unsigned threads,
+                        unsigned threads_y, unsigned threads_z, unsigned shared, CUstream s,
+                        void **params, void **extra) {
+  launch l = {.kernel = (fake_kernel)f, .grid = {x, y, z}, .threads = threads, .shared = shared};
+  BEGIN();
+  if (params || extra[0] != CU_LAUNCH_PARAM_BUFFER_POINTER ||
+      extra[2] != CU_LAUNCH_PARAM_BUFFER_SIZE || extra[4] != CU_LAUNCH_PARAM_END)
+    abort();
+  const size_t bytes = *(const size_t *)extra[3];
+  if (!x || !y || !z || y > 65535 || z > 65535 || !threads || threads > 1024 || threads_y != 1 ||
+      threads_z != 1 || shared > FAKE_SHARED || bytes > sizeof l.args)
+    return misused(CUDA_ERROR_INVALID_VALUE);
+  memcpy(l.args, extra[1], bytes);
+  fake.kernels++;
+  return put(s, run_launch, false, &l, sizeof l);
+}
+
 /* ---- graphs ---- */
 
 CUresult cuStreamBeginCapture(CUstream s, CUstreamCaptureMode mode) {
@@ -591,7 +663,13 @@ CUresult cuDeviceTotalMem(size_t *bytes, CUdevice d) {
 
 CUresult cuDeviceGetAttribute(int *v, CUdevice_attribute a, CUdevice d) {
   (void)d;
-  *v = a == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR ? 9 : 0;
+  switch (a) {
+    case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR: *v = 8; break;
+    case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR: *v = 0; break;
+    case CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT: *v = 3; break;
+    case CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN: *v = FAKE_SHARED; break;
+    default: return misused(CUDA_ERROR_INVALID_VALUE);
+  }
   return begin(false);
 }
 

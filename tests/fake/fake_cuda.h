@@ -3,7 +3,8 @@
  * What they keep of the real ones: memory of the device that the host cannot touch, and that holds
  * anything when it is new; work that runs late, in the order of its stream, when somebody waits; host
  * memory that must be pinned to be copied; captured streams, which take down what they are told and do
- * nothing; errors of the work that come out when it is waited for, and then stay for good. One thread. */
+ * nothing; errors of the work that come out when it is waited for, and then stay for good. Kernels run too, thread by
+ * thread (emulate.h), as on a GPU of compute capability 8.0 with three multiprocessors. One thread. */
 #ifndef RP_FAKE_CUDA_H
 #define RP_FAKE_CUDA_H
 
@@ -11,6 +12,8 @@
 #include <cuda.h>
 #include <stdbool.h>
 #include <stddef.h>
+
+#include "launch.h"
 
 typedef struct {
   /* Set by a test. */
@@ -22,8 +25,9 @@ typedef struct {
   /* Counted. */
   unsigned calls, work;              /* of functions that can fail; pieces of work done */
   unsigned mapped, copies, launches; /* blocks had from the device; copies; graphs launched */
+  unsigned kernels;                  /* launched */
   unsigned choices;                  /* products for which an algorithm was chosen */
-  int streams, events, pools, graphs, descriptors, contexts; /* that are there */
+  int streams, events, pools, graphs, descriptors, contexts, modules; /* that are there */
   size_t live, cached, pinned; /* bytes handed out, kept by pools, pinned */
   unsigned misuse;             /* calls that the real libraries forbid */
 } fake_cuda;

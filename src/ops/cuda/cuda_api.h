@@ -49,6 +49,12 @@
   X(cuEventRecord) \
   X(cuEventSynchronize) \
   X(cuLaunchHostFunc) \
+  X(cuModuleLoadData) \
+  X(cuModuleUnload) \
+  X(cuModuleGetFunction) \
+  X(cuFuncGetAttribute) \
+  X(cuFuncSetAttribute) \
+  X(cuLaunchKernel) \
   X(cuGraphInstantiate) \
   X(cuGraphLaunch) \
   X(cuGraphDestroy) \

@@ -6,7 +6,7 @@
 #include <stdatomic.h>
 
 #include "base/str.h"
-#include "ops/cuda/cuda_device.h"
+#include "ops/cuda/cuda_kernels.h"
 
 enum { MOST_CALLS = 64 };
 
@@ -194,46 +194,35 @@ static bool enter(rp_device *d) {
   return false;
 }
 
-/* ---- ops: those that are no kernel of ours ---- */
+/* ---- ops ---- */
+
+#define RP_X(name) [RP_OP_##name] = &rp_cuda_op_##name,
+static const rp_cuda_op *const ops[RP_OP_COUNT] = {RP_CUDA_OPS(RP_X)};
+#undef RP_X
 
 static bool has(const rp_device *d, rp_op op) {
   (void)d;
-  return op == RP_OP_zero || op == RP_OP_copy || op == RP_OP_gemm;
+  return ops[op] != NULL;
 }
 
 static size_t scratch(const rp_device *d, rp_op op, const void *args) {
-  (void)d, (void)args;
-  return op == RP_OP_gemm ? RP_CUDA_WORKSPACE : 0;
-}
-
-static void gemm(rp_queue *q, const rp_gemm_args *a) {
-  const rp_cuda *g = q->d->own;
-  cuda_queue *cq = q->own;
-  const rp_cuda_product p = {.gemm = *a, .scale = 1};
-  if (cq->scratch_bytes < RP_CUDA_WORKSPACE)
-    rp_fail(&q->err, RP_FAIL,
-            "op gemm takes %d bytes of scratch and its queue has %zu; reserve them before the step",
-            RP_CUDA_WORKSPACE, cq->scratch_bytes);
-  else
-    rp_cuda_products_put(g->products, cq->stream, cq->scratch, &p, &q->err);
+  return ops[op] && ops[op]->scratch ? ops[op]->scratch(d->own, args) : 0;
 }
 
 static void put(rp_queue *q, rp_op op, const void *args) {
   const rp_cuda *g = q->d->own;
   const cuda_queue *cq = q->own;
-  CUresult r = rp_cuda_use(g);
-  if (r) {
-    queue_error(q, r, rp_op_name(op));
-  } else if (op == RP_OP_zero) {
-    const rp_zero_args *a = args;
-    if (a->bytes) r = g->api->cuMemsetD8Async(a->p.at, 0, a->bytes, cq->stream);
-  } else if (op == RP_OP_copy) {
-    const rp_copy_args *a = args;
-    if (a->bytes) r = g->api->cuMemcpyDtoDAsync(a->dst.at, a->src.at, a->bytes, cq->stream);
-  } else {
-    gemm(q, args);
+  const size_t takes = scratch(q->d, op, args);
+  queue_error(q, rp_cuda_use(g), rp_op_name(op));
+  if (q->err.status) return;
+  if (takes > cq->scratch_bytes) {
+    rp_fail(&q->err, RP_FAIL,
+            "op %s takes %zu bytes of scratch and its queue has %zu; reserve them before the step",
+            rp_op_name(op), takes, cq->scratch_bytes);
+    return;
   }
-  queue_error(q, r, rp_op_name(op));
+  ops[op]->put(&(rp_cuda_run){g, cq->stream, cq->scratch, &q->err}, args);
+  if (q->err.status) rp_cuda_stage_drop(cq->stage);
 }
 
 /* ---- recorded steps ---- */
@@ -297,6 +286,7 @@ static void close_device(rp_device *d) {
   rp_cuda *g = d->own;
   const rp_cuda_api *api = g->api;
   if (g->context) rp_cuda_use(g);
+  rp_cuda_kernels_close(g->kernels, g);
   rp_cuda_products_close(g->products);
   if (g->stream) api->cuStreamSynchronize(g->stream);
   if (g->stream) api->cuStreamDestroy(g->stream);
@@ -339,6 +329,19 @@ static CUresult open_pool(rp_cuda *g) {
   return g->api->cuMemPoolSetAttribute(g->pool, CU_MEMPOOL_ATTR_RELEASE_THRESHOLD, &keep);
 }
 
+static CUresult attributes(rp_cuda *g) {
+  const rp_cuda_api *api = g->api;
+  int major = 0, minor = 0;
+  CUresult r =
+      api->cuDeviceGetAttribute(&major, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, g->gpu);
+  if (!r)
+    r = api->cuDeviceGetAttribute(&minor, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, g->gpu);
+  if (!r)
+    r = api->cuDeviceGetAttribute(&g->processors, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, g->gpu);
+  g->capability = major * 10 + minor;
+  return r;
+}
+
 static rp_status open_gpu(rp_cuda *g, rp_error *err) {
   char name[96] = "";
   int gpus = 0;
@@ -348,6 +351,7 @@ static rp_status open_gpu(rp_cuda *g, rp_error *err) {
   if (!r) r = g->api->cuDeviceGet(&g->gpu, 0);
   if (!r) r = g->api->cuDeviceGetName(name, sizeof name, g->gpu);
   if (!r) rp_snprintf(g->label, sizeof g->label, "GPU 0 (%s)", name);
+  if (!r) r = attributes(g);
   if (!r) r = g->api->cuDevicePrimaryCtxRetain(&g->context, g->gpu);
   if (!r) r = rp_cuda_use(g);
   if (!r) r = g->api->cuStreamCreate(&g->stream, CU_STREAM_NON_BLOCKING);
@@ -363,6 +367,7 @@ rp_status rp_cuda_open(rp_device *d, rp_error *err) {
   RP_GO(rp_cuda_load(&g->api, true, err));
   RP_GO(open_gpu(g, err));
   RP_GO(rp_cuda_products_open(&g->products, g, err));
+  RP_GO(rp_cuda_kernels_open(&g->kernels, g, err));
   RP_GO(rp_cpu_engine_open(&g->host, rp_cpu_now(), false, err));
   d->kind = &backend;
   d->name = "cuda";

@@ -2,7 +2,7 @@
  *
  * Memory comes from one pool of the driver, which keeps what is freed. A queue is a stream with a ring of
  * pinned memory, through which every copy goes; errors of the GPU come out in rp_wait. Products are
- * cuBLASLt's. Of the ops there are those that need no kernel of ours. */
+ * cuBLASLt's; the kernels are those of kernel/. */
 #ifndef RP_OPS_CUDA_DEVICE_H
 #define RP_OPS_CUDA_DEVICE_H
 
@@ -10,6 +10,7 @@
 #include "ops/cuda/cuda_api.h"
 
 typedef struct rp_cuda_products rp_cuda_products;
+typedef struct rp_cuda_kernels rp_cuda_kernels;
 
 typedef struct {
   const rp_cuda_api *api;
@@ -18,8 +19,10 @@ typedef struct {
   CUmemoryPool pool;
   CUstream stream; /* on which memory is had and given back */
   rp_cuda_products *products;
-  rp_cpu_engine host; /* converts what is staged */
-  char label[128];    /* GPU 0 (NVIDIA H100 80GB HBM3) */
+  rp_cuda_kernels *kernels;
+  int processors, capability; /* multiprocessors; 90: compute capability 9.0 */
+  rp_cpu_engine host;         /* converts what is staged */
+  char label[128];            /* GPU 0 (NVIDIA H100 80GB HBM3) */
 } rp_cuda;
 
 /* What cuBLASLt may take of a queue's scratch: what NVIDIA advises for the newest GPUs. */
