@@ -1,5 +1,5 @@
 /* Every op of RP_OPS at every level and on every device against ref64, over the registry's cases.
- * label: threads */
+ * CHECK_OP=NAME: that op alone on devices. label: threads */
 #include "check.h"
 
 #include <math.h>
@@ -134,6 +134,7 @@ static void every_op_has_a_case_and_an_entry(void **state) {
 }
 
 static void every_op_on(int which) {
+  const char *one = getenv("CHECK_OP");
   box b, ref;
   rp_error err = {0};
   if (!box_open(&b, which)) skip();
@@ -141,6 +142,7 @@ static void every_op_on(int which) {
   check_ok(rp_queue_open(&ref.q, ref.d, &err), err);
   for (int op = 0; op < RP_OP_COUNT; op++) {
     if (which == CUDA_BOX && !rp_device_has(b.d, (rp_op)op)) continue;
+    if (one && strcmp(one, rp_op_name((rp_op)op)) != 0) continue;
     for (int round = 0; round < 8; round++) {
       rp_case c;
       rp_case_make(&c, (rp_op)op, check_seed() * 1000 + (uint64_t)round, round % 2);
