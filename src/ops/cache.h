@@ -22,29 +22,31 @@ typedef struct {
   int32_t blocks, layer, layers, margin, states;
 } rp_kv;
 
-static inline int64_t rp_kv_block_elements(int32_t h) { return 2 * (int64_t)RP_KV_BLOCK * h; }
+RP_HD static inline int64_t rp_kv_block_elements(int32_t h) { return 2 * (int64_t)RP_KV_BLOCK * h; }
 
 /* Element of the pool where entry e of a block has its key; its value lies RP_KV_BLOCK * h on. */
-static inline int64_t rp_kv_entry(int32_t block, int32_t e, int32_t h) {
+RP_HD static inline int64_t rp_kv_entry(int32_t block, int32_t e, int32_t h) {
   return block * rp_kv_block_elements(h) + (int64_t)(e % RP_KV_BLOCK) * h;
 }
 
 /* Bytes of the states at the start of a cell. */
-static inline size_t rp_cell_states_bytes(const rp_kv *kv, int32_t Hk, int32_t h, int real_bytes) {
+RP_HD static inline size_t rp_cell_states_bytes(const rp_kv *kv, int32_t Hk, int32_t h,
+                                                int real_bytes) {
   const size_t bytes =
       (size_t)kv->layers * (size_t)kv->states * 2 * (size_t)Hk * (size_t)h * (size_t)real_bytes;
   return (bytes + 63) & ~(size_t)63;
 }
 /* k~ [Hk*h], then v~ [Hk*h], of this layer after position t. */
-static inline rp_ptr rp_cell_state(const rp_kv *kv, rp_ptr cell, int32_t Hk, int32_t h,
-                                   int real_bytes, int32_t t) {
+RP_HD static inline rp_ptr rp_cell_state(const rp_kv *kv, rp_ptr cell, int32_t Hk, int32_t h,
+                                         int real_bytes, int32_t t) {
   const size_t each = 2 * (size_t)Hk * (size_t)h * (size_t)real_bytes;
   return rp_ptr_add(cell,
                     each * ((size_t)kv->layer * (size_t)kv->states + (size_t)(t % kv->states)));
 }
 /* The table of a list (RP_SRC_KEPT, RP_SRC_RING) of a key-value head in this layer: int32. */
-static inline const int32_t *rp_cell_table(const rp_kv *kv, rp_ptr cell, int32_t Hk, int32_t h,
-                                           int real_bytes, int32_t head, rp_src list) {
+RP_HD static inline const int32_t *rp_cell_table(const rp_kv *kv, rp_ptr cell, int32_t Hk,
+                                                 int32_t h, int real_bytes, int32_t head,
+                                                 rp_src list) {
   const int32_t *lists = (const int32_t *)(cell.at + rp_cell_states_bytes(kv, Hk, h, real_bytes));
   return lists + lists[((size_t)kv->layer * (size_t)Hk + (size_t)head) * 2 + (list - RP_SRC_KEPT)];
 }

@@ -13,6 +13,7 @@
 #define RP_OPS_DEVICE_H
 
 #include "base/dtype.h"
+#include "base/hd.h"
 #include "base/mem.h"
 
 typedef struct {
@@ -23,7 +24,7 @@ typedef struct {
   rp_dtype dtype;
 } rp_tensor;
 
-static inline rp_ptr rp_ptr_add(rp_ptr p, size_t bytes) {
+RP_HD static inline rp_ptr rp_ptr_add(rp_ptr p, size_t bytes) {
   return (rp_ptr){p.at ? p.at + bytes : 0};
 }
 static inline rp_tensor rp_tensor_at(rp_tensor t, int64_t elements) {

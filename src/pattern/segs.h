@@ -7,13 +7,8 @@
 #ifndef RP_PATTERN_SEGS_H
 #define RP_PATTERN_SEGS_H
 
+#include "base/hd.h"
 #include "config/settings.h" /* rp_pat */
-
-#ifdef __CUDACC__
-#define RP_HD __host__ __device__
-#else
-#define RP_HD
-#endif
 
 /* Where the new tokens of a row stand: the first has position `pos`; the cache has taken in all before
  * it and once held up to `top` >= pos tokens (more after a truncation); a token leaves the window for
