@@ -10,12 +10,14 @@
 #include "ops/backend.h"
 #include "ops/cuda/cuda_device.h"
 #include "ops/cuda/kernel/attend_bwd.h"
+#include "ops/cuda/kernel/gate.h"
 #include "ops/cuda/kernel/move.h"
 
 /* M(module, list of its kernels) */
 #define RP_CUDA_MODULES(M) \
   M(move, RP_CUDA_MOVE_KERNELS) \
-  M(attend_bwd, RP_CUDA_ATTEND_BWD_KERNELS)
+  M(attend_bwd, RP_CUDA_ATTEND_BWD_KERNELS) \
+  M(gate, RP_CUDA_GATE_KERNELS)
 
 #define RP_X(name) RP_KERN_##name,
 #define RP_M(module, list) list(RP_X)
@@ -59,6 +61,9 @@ typedef struct {
   X(take) \
   X(table) \
   X(gemm) \
+  X(rope) \
+  X(gate) \
+  X(gate_bwd) \
   X(attend_bwd)
 #define RP_X(name) extern const rp_cuda_op rp_cuda_op_##name;
 RP_CUDA_OPS(RP_X)
