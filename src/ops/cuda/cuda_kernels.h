@@ -10,14 +10,22 @@
 #include "ops/backend.h"
 #include "ops/cuda/cuda_device.h"
 #include "ops/cuda/kernel/attend_bwd.h"
+#include "ops/cuda/kernel/embed.h"
 #include "ops/cuda/kernel/gate.h"
 #include "ops/cuda/kernel/move.h"
+#include "ops/cuda/kernel/norm.h"
+#include "ops/cuda/kernel/optim.h"
+#include "ops/cuda/kernel/pointwise.h"
 
 /* M(module, list of its kernels) */
 #define RP_CUDA_MODULES(M) \
   M(move, RP_CUDA_MOVE_KERNELS) \
   M(attend_bwd, RP_CUDA_ATTEND_BWD_KERNELS) \
-  M(gate, RP_CUDA_GATE_KERNELS)
+  M(gate, RP_CUDA_GATE_KERNELS) \
+  M(embed, RP_CUDA_EMBED_KERNELS) \
+  M(norm, RP_CUDA_NORM_KERNELS) \
+  M(optim, RP_CUDA_OPTIM_KERNELS) \
+  M(pointwise, RP_CUDA_POINTWISE_KERNELS)
 
 #define RP_X(name) RP_KERN_##name,
 #define RP_M(module, list) list(RP_X)
@@ -64,7 +72,18 @@ typedef struct {
   X(rope) \
   X(gate) \
   X(gate_bwd) \
-  X(attend_bwd)
+  X(attend_bwd) \
+  X(embed) \
+  X(embed_bwd) \
+  X(norm) \
+  X(norm_bwd) \
+  X(ogate) \
+  X(ogate_bwd) \
+  X(act) \
+  X(act_bwd) \
+  X(sumsq) \
+  X(clip) \
+  X(optim)
 #define RP_X(name) extern const rp_cuda_op rp_cuda_op_##name;
 RP_CUDA_OPS(RP_X)
 #undef RP_X
