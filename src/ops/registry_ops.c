@@ -663,6 +663,7 @@ static void case_optim(rp_case *c) {
       t->role = RP_CASE_INOUT;
       t->spread = j == 3 ? 0.01 : 1; /* v is positive */
       t->mean = j == 3 ? 1 : 0;
+      if (j == 2) t->least = 1; /* the moment is a sum of two, which may cancel */
     }
   }
   if (c->bf16) rp_case_out(c, &a->copy, RP_CASE_COMPUTE, n[0], n[0], 16);
