@@ -9,6 +9,7 @@
 
 #include "ops/backend.h"
 #include "ops/cuda/cuda_device.h"
+#include "ops/cuda/kernel/attend.h"
 #include "ops/cuda/kernel/attend_bwd.h"
 #include "ops/cuda/kernel/embed.h"
 #include "ops/cuda/kernel/gate.h"
@@ -25,7 +26,8 @@
   M(embed, RP_CUDA_EMBED_KERNELS) \
   M(norm, RP_CUDA_NORM_KERNELS) \
   M(optim, RP_CUDA_OPTIM_KERNELS) \
-  M(pointwise, RP_CUDA_POINTWISE_KERNELS)
+  M(pointwise, RP_CUDA_POINTWISE_KERNELS) \
+  M(attend, RP_CUDA_ATTEND_KERNELS)
 
 #define RP_X(name) RP_KERN_##name,
 #define RP_M(module, list) list(RP_X)
@@ -83,7 +85,9 @@ typedef struct {
   X(act_bwd) \
   X(sumsq) \
   X(clip) \
-  X(optim)
+  X(optim) \
+  X(attend) \
+  X(append)
 #define RP_X(name) extern const rp_cuda_op rp_cuda_op_##name;
 RP_CUDA_OPS(RP_X)
 #undef RP_X
