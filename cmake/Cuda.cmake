@@ -48,13 +48,17 @@ if(RATPLUS_HAVE_CUDA)
   if(RATPLUS_WERROR)
     list(APPEND flags -Werror=all-warnings)
   endif()
+  set(launcher "")
+  if(RATPLUS_CCACHE)
+    set(launcher ${RATPLUS_CCACHE})
+  endif()
   file(GLOB kernels CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/ops/cuda/kernel/*.cu)
   foreach(source IN LISTS kernels)
     get_filename_component(name ${source} NAME_WE)
     set(image ${RATPLUS_CUDA_IMAGES}/${name}.fatbin)
     add_custom_command(OUTPUT ${image}
       COMMAND ${CMAKE_COMMAND} -E make_directory ${RATPLUS_CUDA_IMAGES}
-      COMMAND ${RATPLUS_CCACHE} ${RATPLUS_NVCC} ${flags} ${targets} -MMD -MF ${image}.d -MT ${image}
+      COMMAND ${launcher} ${RATPLUS_NVCC} ${flags} ${targets} -MMD -MF ${image}.d -MT ${image}
               -fatbin -o ${image} ${source}
       DEPENDS ${source} DEPFILE ${image}.d
       COMMENT "Compiling ${name}.cu for GPUs" VERBATIM)

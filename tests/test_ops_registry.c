@@ -79,7 +79,8 @@ static double tolerance(const rp_case *c, int t, double *const *want, int64_t i)
   /* A bfloat16 between two devices' sums may fall either way; so may one inside the op. */
   const double half = c->bf16 && x->type != RP_CASE_F64 && x->factor > 0 ? 1.0 / 128 : 0;
   const double of = x->type == RP_CASE_COMPUTE ? fabs(want[t][i]) : size;
-  const bool inner = c->op == RP_OP_attend || c->op == RP_OP_attend_bwd || c->op == RP_OP_head_loss;
+  const bool inner = c->op == RP_OP_attend || c->op == RP_OP_attend_bwd ||
+                     c->op == RP_OP_head_loss || c->op == RP_OP_ogate_bwd;
   return x->factor * eps * size +
          (x->type == RP_CASE_COMPUTE || inner ? half * (inner ? size : of) : 0);
 }
