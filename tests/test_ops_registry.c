@@ -78,11 +78,10 @@ static double tolerance(const rp_case *c, int t, double *const *want, int64_t i)
   const double eps = x->type == RP_CASE_F64 ? 2.3e-16 : x->type == RP_CASE_I32 ? 0 : 1.2e-7;
   /* A bfloat16 between two devices' sums may fall either way; so may one inside the op. */
   const double half = c->bf16 && x->type != RP_CASE_F64 && x->factor > 0 ? 1.0 / 128 : 0;
-  const double of = x->type == RP_CASE_COMPUTE ? fabs(want[t][i]) : size;
-  const bool inner = c->op == RP_OP_attend || c->op == RP_OP_attend_bwd ||
-                     c->op == RP_OP_head_loss || c->op == RP_OP_ogate_bwd;
-  return x->factor * eps * size +
-         (x->type == RP_CASE_COMPUTE || inner ? half * (inner ? size : of) : 0);
+  const double of = fabs(want[t][i]);
+  const bool sums = c->op == RP_OP_attend || c->op == RP_OP_attend_bwd || c->op == RP_OP_head_loss;
+  const bool rounded = x->type == RP_CASE_COMPUTE || c->op == RP_OP_ogate_bwd;
+  return x->factor * eps * size + (sums ? half * size : rounded ? half * of : 0);
 }
 
 static void compare(const rp_case *c, double *const *got, double *const *want, const char *name) {
