@@ -1,9 +1,9 @@
 """Times one optimizer step of PyTorch at the shapes of `ratplus bench train`, to lay beside it.
 
     python tools/bench_torch.py [--dtype float32|bfloat16] [--threads N] [--compile] [--steps N]
-        [--layers 12 --d 768 --heads 6 --seq-len 1024 --batch 4 --vocab 32000 --dilation 64]
+        [--device cpu|cuda] [--attention-only] [--layers 12 --d 768 --heads 6 --seq-len 1024 --batch 4 --vocab 32000 --dilation 64]
 
-Three lines: attention-only, RAT+ dense pass (D=1), RAT+ sparse pass (D=64), each with tokens/s and
+Three lines, or with --attention-only the first: attention-only, RAT+ dense pass (D=1), RAT+ sparse pass (D=64), each with tokens/s and
 the share of the limit that the model's FLOPs give at the product rate measured in the same run (a
 multiply-add is 2, backward twice the forward, attention by the keys that the pattern sees).
 Ordinary PyTorch: fused attention where it is dense, a recurrence of log2(T) doublings, gathered
@@ -160,6 +160,7 @@ def main():
     ap.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     ap.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     ap.add_argument("--compile", action="store_true")
+    ap.add_argument("--attention-only", action="store_true")
     o = ap.parse_args()
     if o.threads:
         torch.set_num_threads(o.threads)
@@ -169,6 +170,8 @@ def main():
           f"{rate / 1e9:.0f} GFLOP/s")
     for label, recurrent, D in (("attention-only", False, 1), ("RAT+ D=1", True, 1),
                                 (f"RAT+ D={o.dilation}", True, o.dilation)):
+        if recurrent and o.attention_only:
+            break
         seconds = measure(o, recurrent, D, dtype)
         limit = flops(o, recurrent, D) / rate
         print(f"{label:16} {o.batch * o.seq_len / seconds:8.0f} tokens/s  "
