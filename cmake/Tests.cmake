@@ -65,7 +65,7 @@ if(RATPLUS_TESTS AND RATPLUS_CMOCKA_INCLUDE AND RATPLUS_CMOCKA_LIBRARY)
   endforeach()
   target_sources(test_dist_comm PRIVATE $<TARGET_OBJECTS:ratplus_fake_nccl>)
   if(RATPLUS_HAVE_CUDA)
-    foreach(name test_ops_cuda test_ops_device test_ops_gemm test_ops_registry)
+    foreach(name test_ops_cuda test_ops_cuda_gate test_ops_device test_ops_gemm test_ops_registry)
       target_link_libraries(${name} PRIVATE -Wl,--no-as-needed ratplus_fake_cuda ratplus_fake_cublaslt
                             ratplus_cuda)
     endforeach()

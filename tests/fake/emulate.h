@@ -28,6 +28,7 @@
     name(*(const args *)p); \
   } \
   static void name(const args &a)
+#define RP_KERNEL_FIT(name, args, threads, blocks) RP_KERNEL(name, args, threads)
 #define RP_SHARED(type, name) type *const name = (type *)emulated.shared
 
 struct emulated_index {

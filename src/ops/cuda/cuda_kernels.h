@@ -13,6 +13,7 @@
 #include "ops/cuda/kernel/attend_bwd.h"
 #include "ops/cuda/kernel/embed.h"
 #include "ops/cuda/kernel/gate.h"
+#include "ops/cuda/kernel/gate_scan.h"
 #include "ops/cuda/kernel/move.h"
 #include "ops/cuda/kernel/norm.h"
 #include "ops/cuda/kernel/optim.h"
@@ -23,6 +24,7 @@
   M(move, RP_CUDA_MOVE_KERNELS) \
   M(attend_bwd, RP_CUDA_ATTEND_BWD_KERNELS) \
   M(gate, RP_CUDA_GATE_KERNELS) \
+  M(gate_scan, RP_CUDA_GATE_SCAN_KERNELS) \
   M(embed, RP_CUDA_EMBED_KERNELS) \
   M(norm, RP_CUDA_NORM_KERNELS) \
   M(optim, RP_CUDA_OPTIM_KERNELS) \

@@ -20,6 +20,12 @@ static bool aligned(rp_tensor t, int64_t ld, size_t bytes) {
   return t.p.at % bytes == 0 && (size_t)ld * (size_t)rp_dtype_bytes(t.dtype) % bytes == 0;
 }
 
+/* Links between blocks: nothing yet. */
+static void fill_ones(const rp_cuda_run *r, size_t bytes, rp_op op) {
+  const CUresult e = r->g->api->cuMemsetD8Async(r->scratch, 0xff, bytes, r->stream);
+  if (e) rp_cuda_fail(r->g, e, rp_op_name(op), r->err);
+}
+
 static int64_t walk_blocks(const rp_rows *rows, int H, int Hk, int h, int wide) {
   const int64_t columns = rp_gate_columns(H, h, wide) + rp_gate_columns(Hk, h, wide);
   return rows->count * rp_cuda_blocks(columns, RP_GATE_WALK_THREADS);
@@ -27,13 +33,13 @@ static int64_t walk_blocks(const rp_rows *rows, int H, int Hk, int h, int wide) 
 
 static bool gate_by_4(const rp_gate_args *a) {
   const size_t bytes = 4 * (size_t)rp_dtype_bytes(a->p.dtype);
-  return a->h % 8 == 0 && aligned(a->p, a->ldp, bytes) && aligned(a->q, 0, bytes) &&
-         aligned(a->k, 0, bytes) && aligned(a->v, 0, bytes) && a->rope.at % 16 == 0;
+  return a->h % 8 == 0 && a->ldp < RP_SCAN_LD && aligned(a->p, a->ldp, bytes) &&
+         aligned(a->q, 0, bytes) && aligned(a->k, 0, bytes) && aligned(a->v, 0, bytes) &&
+         a->rope.at % 16 == 0;
 }
 
-static void put_gate(const rp_cuda_run *r, const void *args) {
-  const rp_gate_args *a = args;
-  const bool bf16 = a->p.dtype == RP_BF16, by4 = gate_by_4(a);
+static void put_gate_walk(const rp_cuda_run *r, const rp_gate_args *a, bool by4) {
+  const bool bf16 = a->p.dtype == RP_BF16;
   const rp_cuda_grid grid = {walk_blocks(&a->rows, a->H, a->Hk, a->h, by4 ? 4 : 1), 1, 1,
                              RP_GATE_WALK_THREADS, 0};
   if (by4 && bf16) RP_CUDA_LAUNCH(r, gate_walk_bf16_4, grid, a);
@@ -41,7 +47,50 @@ static void put_gate(const rp_cuda_run *r, const void *args) {
   if (!by4 && bf16) RP_CUDA_LAUNCH(r, gate_walk_bf16, grid, a);
   if (!by4 && !bf16) RP_CUDA_LAUNCH(r, gate_walk_f32, grid, a);
 }
-const rp_cuda_op rp_cuda_op_gate = {NULL, put_gate};
+
+/* Up to as many tokens as a thread of the scan takes, both kernels give the same bits: what a row gives does
+ * not depend on how long others are. */
+static bool gate_is_short(const rp_gate_args *a) {
+  return a->rows.longest <= (a->p.dtype == RP_BF16 ? RP_SCAN_TOKENS_BF16 : RP_SCAN_TOKENS_F32);
+}
+
+static int64_t scan_chunks(const rp_gate_args *a) {
+  return rp_scan_first(a->rows.tokens, a->rows.count, rp_scan_chunk(a->p.dtype == RP_BF16));
+}
+static int64_t scan_blocks(const rp_gate_args *a) {
+  return rp_cuda_blocks(rp_gate_columns(a->Hk, a->h, 4), RP_SCAN_COLUMNS);
+}
+
+static size_t gate_scratch(const rp_cuda *g, const void *args) {
+  const rp_gate_args *a = args;
+  (void)g;
+  if (a->h % 8 || gate_is_short(a)) return 0;
+  const size_t links = (size_t)scan_chunks(a) * (size_t)scan_blocks(a) * 3 * RP_SCAN_WIDTH;
+  return 4 * (RP_SCAN_LINKS + (a->re ? links : 0));
+}
+
+static void put_gate(const rp_cuda_run *r, const void *args) {
+  const rp_gate_args *a = args;
+  const bool by4 = gate_by_4(a);
+  if (!by4 || gate_is_short(a) || (a->re && !a->rope.at)) {
+    put_gate_walk(r, a, by4);
+    return;
+  }
+  const int64_t kv = scan_blocks(a), q_columns = rp_gate_columns(a->H, a->h, 4);
+  const rp_gate_scan_args x = {
+      .op = *a,
+      .links = {r->scratch},
+      .kv_blocks = (int32_t)kv,
+      .q_blocks = (int32_t)rp_cuda_blocks(rp_cuda_blocks(q_columns, RP_SCAN_COLUMNS), kv)};
+  const rp_cuda_grid grid = {scan_chunks(a) * kv * (1 + x.q_blocks), 1, 1, RP_SCAN_THREADS,
+                             sizeof(rp_gate_scan_room)};
+  fill_ones(r, gate_scratch(r->g, a), RP_OP_gate);
+  if (a->p.dtype == RP_BF16)
+    RP_CUDA_LAUNCH(r, gate_scan_bf16, grid, &x);
+  else
+    RP_CUDA_LAUNCH(r, gate_scan_f32, grid, &x);
+}
+const rp_cuda_op rp_cuda_op_gate = {gate_scratch, put_gate};
 
 static size_t gate_bwd_scratch(const rp_cuda *g, const void *args) {
   const rp_gate_bwd_args *a = args;

@@ -1,7 +1,7 @@
 /* gate.cu - gate, scan and rotation, their backward, the table of the rotation. */
 #include "ops/cuda/kernel/gate.h"
 
-#include "ops/cuda/kernel/lane.h"
+#include "ops/cuda/kernel/gate_lane.h"
 
 /* ---- the table ---- */
 
@@ -30,25 +30,27 @@ RP_KERNEL(rope, rp_rope_args, RP_ROPE_THREADS) {
 
 /* ---- elements ---- */
 
-/* Elements side by side, and such as there are not: those behind an odd head. */
 RP_DEVICE void get(float (&to)[1], const float *p) { to[0] = *p; }
 RP_DEVICE void get(float (&to)[1], const bf16 *p) { to[0] = to_f32(*p); }
-RP_DEVICE void get(float (&to)[4], const float *p) {
-  const float4 x = *(const float4 *)p;
-  to[0] = x.x, to[1] = x.y, to[2] = x.z, to[3] = x.w;
+template <class T>
+RP_DEVICE void get(float (&to)[4], const T *p) {
+  quad<T> q;
+  fetch(q, p);
+  const float2 a = two(q, 0), b = two(q, 1);
+  to[0] = a.x, to[1] = a.y, to[2] = b.x, to[3] = b.y;
 }
-RP_DEVICE void get(float (&to)[4], const bf16 *p) {
-  const uint2 x = *(const uint2 *)p;
-  to[0] = low_f32(x.x), to[1] = high_f32(x.x), to[2] = low_f32(x.y), to[3] = high_f32(x.y);
+template <class T>
+RP_DEVICE void put(T *p, const float (&x)[1]) {
+  put_f32(p, x[0]);
 }
-RP_DEVICE void put(float *p, const float (&x)[1]) { *p = x[0]; }
-RP_DEVICE void put(bf16 *p, const float (&x)[1]) { *p = to_bf16(x[0]); }
-RP_DEVICE void put(float *p, const float (&x)[4]) {
-  *(float4 *)p = make_float4(x[0], x[1], x[2], x[3]);
+template <class T>
+RP_DEVICE void put(T *p, const float (&x)[4]) {
+  quad<T> q;
+  set_two(q, 0, make_float2(x[0], x[1]));
+  set_two(q, 1, make_float2(x[2], x[3]));
+  store(p, q);
 }
-RP_DEVICE void put(bf16 *p, const float (&x)[4]) {
-  *(uint2 *)p = make_uint2(bf16x2(x[1], x[0]), bf16x2(x[3], x[2]));
-}
+/* Such as there are not: those behind an odd head. */
 template <class T, int V>
 RP_DEVICE void get_if(float (&to)[V], const T *p, bool there) {
   RP_UNROLL
@@ -56,74 +58,31 @@ RP_DEVICE void get_if(float (&to)[V], const T *p, bool there) {
   if (there) get(to, p);
 }
 
-/* 1 / (1 + e^-x), 3 units in the last place. */
-RP_DEVICE float sigmoid(float x) {
-  return __fdividef(1.0f, 1.0f + fast_exp2(-1.4426950408889634f * x));
-}
-
-/* sign 1 turns by the position's angle, -1 turns back. */
-template <int V>
-RP_DEVICE void rotate(float (&low)[V], float (&high)[V], const float (&cosine)[V],
-                      const float (&sine)[V], float sign) {
-  RP_UNROLL
-  for (int i = 0; i < V; i++) {
-    const float a = low[i], b = high[i], s = sign * sine[i];
-    low[i] = a * cosine[i] - b * s;
-    high[i] = b * cosine[i] + a * s;
-  }
-}
-
-/* ---- where things are ---- */
-
-typedef struct {
-  int64_t q, k, x, g;
-} columns;
-RP_DEVICE columns columns_of(int32_t H, int32_t Hk, int32_t h) {
-  const int64_t q = (int64_t)H * h, kv = (int64_t)Hk * h;
-  columns c;
-  c.q = q, c.k = 2 * q, c.x = c.k + kv, c.g = c.x + kv;
-  return c;
-}
-
-/* A thread's channels: at .. at + wide of all heads', and the same `half` on. */
-typedef struct {
-  int64_t at;
-  int32_t half, i; /* i: within the head's half */
-  bool both;       /* there is a second half */
-} pairs;
-RP_DEVICE pairs pairs_of(int64_t column, int32_t h, int wide) {
-  const int32_t half = rp_gate_half(h), each = half / wide;
-  pairs p;
-  p.half = half;
-  p.i = (int32_t)(column % each) * wide;
-  p.at = column / each * h + p.i;
-  p.both = p.i + half < h;
-  return p;
-}
-
 /* ---- forward, token by token: any shape, and calls of few tokens a row ---- */
 
+/* sign 1 turns to the position, -1 back. */
 template <int V>
-RP_DEVICE void rope_at(float (&cosine)[V], float (&sine)[V], rp_ptr rope, int64_t position,
-                       int32_t h, pairs c) {
+RP_DEVICE void turn_to(float (&low)[V], float (&high)[V], rp_ptr rope, int64_t position, int32_t h,
+                       pairs c, float sign) {
   const float *table = (const float *)rope.at + position * h + c.i;
+  float cosine[V], sine[V];
+  if (!rope.at) return;
   get(cosine, table);
   get(sine, table + c.half);
+  RP_UNROLL
+  for (int i = 0; i < V; i++) turn(low[i], high[i], cosine[i], sign * sine[i]);
 }
 
 template <class T, int V>
 RP_DEVICE void turn_walk(const rp_gate_args &a, const rp_row &row, int64_t from, T *to, pairs c,
-                         int64_t ld, bool turns) {
+                         int64_t ld, rp_ptr rope) {
   for (int32_t t = 0; t < row.n; t++) {
     const int64_t tok = row.tok + t;
     const T *p = (const T *)a.p.p.at + tok * a.ldp + from + c.at;
-    float low[V], high[V], cosine[V], sine[V];
+    float low[V], high[V];
     get(low, p);
     get_if<T, V>(high, p + c.half, c.both);
-    if (turns && a.rope.at) {
-      rope_at(cosine, sine, a.rope, a.rope_by_token ? tok : row.pos + t, a.h, c);
-      rotate(low, high, cosine, sine, 1);
-    }
+    turn_to(low, high, rope, a.rope_by_token ? tok : row.pos + t, a.h, c, 1);
     put(to + tok * ld + c.at, low);
     if (c.both) put(to + tok * ld + c.at + c.half, high);
   }
@@ -162,12 +121,6 @@ RP_DEVICE void state_out(const states<V> &s, const rp_gate_args &a, const rp_row
   put(v + c.half, s.v[1]);
 }
 
-/* state = g state + (1 - g) in */
-template <int V>
-RP_DEVICE void step(float (&state)[V], const float (&g)[V], const float (&in)[V]) {
-  RP_UNROLL
-  for (int i = 0; i < V; i++) state[i] = g[i] * state[i] + (1 - g[i]) * in[i];
-}
 template <class T, int V>
 RP_DEVICE void step_token(states<V> &s, float (&g)[2][V], float (&k)[2][V], float (&x)[2][V],
                           const T *p, columns col, pairs c) {
@@ -182,9 +135,11 @@ RP_DEVICE void step_token(states<V> &s, float (&g)[2][V], float (&k)[2][V], floa
   RP_UNROLL
   for (int j = 0; j < 2; j++) {
     RP_UNROLL
-    for (int i = 0; i < V; i++) g[j][i] = sigmoid(g[j][i]);
-    step(s.k[j], g[j], k[j]);
-    step(s.v[j], g[j], x[j]);
+    for (int i = 0; i < V; i++) {
+      g[j][i] = sigmoid(g[j][i]);
+      s.k[j][i] = step(s.k[j][i], g[j][i], k[j][i]);
+      s.v[j][i] = step(s.v[j][i], g[j][i], x[j][i]);
+    }
   }
 }
 
@@ -206,11 +161,7 @@ RP_DEVICE void scan_walk(const rp_gate_args &a, const rp_row &row, pairs c) {
       RP_UNROLL
       for (int i = 0; i < V; i++) k[j][i] = s.k[j][i];
     }
-    if (a.rope.at) {
-      float cosine[V], sine[V];
-      rope_at(cosine, sine, a.rope, a.rope_by_token ? tok : row.pos + t, a.h, c);
-      rotate(k[0], k[1], cosine, sine, 1);
-    }
+    turn_to(k[0], k[1], a.rope, a.rope_by_token ? tok : row.pos + t, a.h, c, 1);
     put((T *)a.k.p.at + to, k[0]);
     put((T *)a.v.p.at + to, s.v[0]);
     if (!c.both) continue;
@@ -228,12 +179,12 @@ RP_DEVICE void gate_walk(const rp_gate_args &a) {
   if (i >= all) return;
   const pairs c = pairs_of(i < kv ? i : i - kv, a.h, V);
   if (i >= kv) {
-    turn_walk<T, V>(a, row, col.q, (T *)a.q.p.at, c, (int64_t)a.H * a.h, true);
+    turn_walk<T, V>(a, row, col.q, (T *)a.q.p.at, c, (int64_t)a.H * a.h, a.rope);
   } else if (a.re) {
     scan_walk<T, V>(a, row, c);
   } else {
-    turn_walk<T, V>(a, row, col.k, (T *)a.k.p.at, c, (int64_t)a.Hk * a.h, true);
-    turn_walk<T, V>(a, row, col.x, (T *)a.v.p.at, c, (int64_t)a.Hk * a.h, false);
+    turn_walk<T, V>(a, row, col.k, (T *)a.k.p.at, c, (int64_t)a.Hk * a.h, a.rope);
+    turn_walk<T, V>(a, row, col.x, (T *)a.v.p.at, c, (int64_t)a.Hk * a.h, rp_ptr{0});
   }
 }
 RP_KERNEL(gate_walk_f32, rp_gate_args, RP_GATE_WALK_THREADS) { gate_walk<float, 1>(a); }
@@ -246,18 +197,15 @@ RP_KERNEL(gate_walk_bf16_4, rp_gate_args, RP_GATE_WALK_THREADS) { gate_walk<bf16
 /* dp's columns from the gradient, turned back. */
 template <class T>
 RP_DEVICE void turn_back_walk(const rp_gate_bwd_args &a, const rp_row &row, rp_tensor d, int64_t to,
-                              pairs c, int64_t ld, bool turns) {
+                              pairs c, int64_t ld, rp_ptr rope) {
   for (int32_t t = 0; t < row.n; t++) {
     const int64_t tok = row.tok + t;
     const float *from = (const float *)d.p.at + tok * ld + c.at;
     T *p = (T *)a.dp.p.at + tok * a.ldp + to + c.at;
-    float low[1], high[1], cosine[1], sine[1];
+    float low[1], high[1];
     get(low, from);
     get_if<float, 1>(high, from + c.half, c.both);
-    if (turns && a.rope.at) {
-      rope_at(cosine, sine, a.rope, row.pos + t, a.h, c);
-      rotate(low, high, cosine, sine, -1);
-    }
+    turn_to(low, high, rope, row.pos + t, a.h, c, -1);
     put(p, low);
     if (c.both) put(p + c.half, high);
   }
@@ -294,11 +242,7 @@ RP_DEVICE void scan_back(const rp_gate_bwd_args &a, const rp_row &row, pairs c, 
     get_if<float, 1>(up[1], dk + c.half, c.both);
     get(dx[0], dv);
     get_if<float, 1>(dx[1], dv + c.half, c.both);
-    if (a.rope.at) {
-      float cosine[1], sine[1];
-      rope_at(cosine, sine, a.rope, row.pos + t, a.h, c);
-      rotate(up[0], up[1], cosine, sine, -1);
-    }
+    turn_to(up[0], up[1], a.rope, row.pos + t, a.h, c, -1);
     for (int j = 0; j < 1 + c.both; j++) {
       const float gate = g[j][0];
       float dg = 0;
@@ -352,12 +296,12 @@ RP_DEVICE void gate_bwd_walk(const rp_gate_bwd_walk_args &a) {
   if (i >= all) return;
   const pairs c = pairs_of(i < kv ? i : i - kv, o.h, 1);
   if (i >= kv) {
-    turn_back_walk<T>(o, row, o.dq, col.q, c, (int64_t)o.H * o.h, true);
+    turn_back_walk<T>(o, row, o.dq, col.q, c, (int64_t)o.H * o.h, o.rope);
   } else if (o.re) {
     scan_bwd_walk<T>(a, row, which, i, c);
   } else {
-    turn_back_walk<T>(o, row, o.dk, col.k, c, (int64_t)o.Hk * o.h, true);
-    turn_back_walk<T>(o, row, o.dv, col.x, c, (int64_t)o.Hk * o.h, false);
+    turn_back_walk<T>(o, row, o.dk, col.k, c, (int64_t)o.Hk * o.h, o.rope);
+    turn_back_walk<T>(o, row, o.dv, col.x, c, (int64_t)o.Hk * o.h, rp_ptr{0});
   }
 }
 RP_KERNEL(gate_bwd_walk_f32, rp_gate_bwd_walk_args, RP_GATE_WALK_THREADS) {

@@ -1,6 +1,7 @@
 /* lane.h - what the kernels in this folder are written in: CUDA C++ of sm_80, one parameter a kernel.
  *
  *   RP_KERNEL(name, args, THREADS) { ... a.n ... }     a: const args &, blocks of THREADS threads
+ *   RP_KERNEL_FIT(name, args, THREADS, BLOCKS) { ... } so few registers that BLOCKS blocks run beside each other
  *
  * nvcc makes device code of it, found by name (cuda_kernels.h). With RP_EMULATE a C++ compiler makes the
  * same text into functions that tests/fake/emulate.cc runs thread by thread, so what a plain compiler does not
@@ -16,6 +17,8 @@
 #else
 #define RP_KERNEL(name, args, threads) \
   extern "C" __global__ void __launch_bounds__(threads) name(const __grid_constant__ args a)
+#define RP_KERNEL_FIT(name, args, threads, blocks) \
+  extern "C" __global__ void __launch_bounds__(threads, blocks) name(const __grid_constant__ args a)
 #define RP_DEVICE static __device__ __forceinline__
 #define RP_UNROLL _Pragma("unroll")
 /* The dynamic shared memory, which the launch gave a size; 128-byte aligned, holds anything. */
@@ -142,6 +145,37 @@ RP_DEVICE void load_matrix_x4_trans(uint32_t r[4], const void *row) {
                : "r"(shared_at(row))
                : "memory");
 #endif
+}
+
+/* ---- words that blocks of a launch hand to each other ---- */
+
+/* Each word on its own: nothing is said about others written before or after it. */
+RP_DEVICE uint32_t load_relaxed(const uint32_t *p) {
+#ifdef RP_EMULATE
+  return *p;
+#else
+  uint32_t x;
+  asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(x) : "l"(p) : "memory");
+  return x;
+#endif
+}
+RP_DEVICE void store_relaxed(uint32_t *p, uint32_t x) {
+#ifdef RP_EMULATE
+  *p = x;
+#else
+  asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(p), "r"(x) : "memory");
+#endif
+}
+/* Waits until the word is not `empty`; `seen` is what a load of it gave. Blocks that wait must have got their
+ * turn from a counter after the blocks they wait for, which thus run or ran. */
+RP_DEVICE uint32_t await_word(const uint32_t *p, uint32_t seen, uint32_t empty) {
+  while (seen == empty) {
+#ifdef RP_EMULATE
+    emulate_stop(); /* earlier blocks have ended */
+#endif
+    seen = load_relaxed(p);
+  }
+  return seen;
 }
 
 /* ---- copies that go on behind a thread's back ---- */
