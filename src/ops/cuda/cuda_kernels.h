@@ -11,6 +11,7 @@
 #include "ops/cuda/cuda_device.h"
 #include "ops/cuda/kernel/attend.h"
 #include "ops/cuda/kernel/attend_bwd.h"
+#include "ops/cuda/kernel/attend_bwd_mma.h"
 #include "ops/cuda/kernel/embed.h"
 #include "ops/cuda/kernel/gate.h"
 #include "ops/cuda/kernel/gate_scan.h"
@@ -29,7 +30,8 @@
   M(norm, RP_CUDA_NORM_KERNELS) \
   M(optim, RP_CUDA_OPTIM_KERNELS) \
   M(pointwise, RP_CUDA_POINTWISE_KERNELS) \
-  M(attend, RP_CUDA_ATTEND_KERNELS)
+  M(attend, RP_CUDA_ATTEND_KERNELS) \
+  M(attend_bwd_mma, RP_CUDA_ATTEND_BWD_MMA_KERNELS)
 
 #define RP_X(name) RP_KERN_##name,
 #define RP_M(module, list) list(RP_X)
