@@ -15,6 +15,7 @@
 #include "ops/cuda/kernel/embed.h"
 #include "ops/cuda/kernel/gate.h"
 #include "ops/cuda/kernel/gate_scan.h"
+#include "ops/cuda/kernel/head.h"
 #include "ops/cuda/kernel/move.h"
 #include "ops/cuda/kernel/norm.h"
 #include "ops/cuda/kernel/optim.h"
@@ -31,7 +32,8 @@
   M(optim, RP_CUDA_OPTIM_KERNELS) \
   M(pointwise, RP_CUDA_POINTWISE_KERNELS) \
   M(attend, RP_CUDA_ATTEND_KERNELS) \
-  M(attend_bwd_mma, RP_CUDA_ATTEND_BWD_MMA_KERNELS)
+  M(attend_bwd_mma, RP_CUDA_ATTEND_BWD_MMA_KERNELS) \
+  M(head, RP_CUDA_HEAD_KERNELS)
 
 #define RP_X(name) RP_KERN_##name,
 #define RP_M(module, list) list(RP_X)
@@ -91,7 +93,9 @@ typedef struct {
   X(clip) \
   X(optim) \
   X(attend) \
-  X(append)
+  X(append) \
+  X(head_loss) \
+  X(pick)
 #define RP_X(name) extern const rp_cuda_op rp_cuda_op_##name;
 RP_CUDA_OPS(RP_X)
 #undef RP_X
