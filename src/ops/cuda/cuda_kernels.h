@@ -13,6 +13,7 @@
 #include "ops/cuda/kernel/attend_bwd.h"
 #include "ops/cuda/kernel/attend_bwd_mma.h"
 #include "ops/cuda/kernel/embed.h"
+#include "ops/cuda/kernel/few.h"
 #include "ops/cuda/kernel/gate.h"
 #include "ops/cuda/kernel/gate_scan.h"
 #include "ops/cuda/kernel/head.h"
@@ -33,7 +34,8 @@
   M(pointwise, RP_CUDA_POINTWISE_KERNELS) \
   M(attend, RP_CUDA_ATTEND_KERNELS) \
   M(attend_bwd_mma, RP_CUDA_ATTEND_BWD_MMA_KERNELS) \
-  M(head, RP_CUDA_HEAD_KERNELS)
+  M(head, RP_CUDA_HEAD_KERNELS) \
+  M(few, RP_CUDA_FEW_KERNELS)
 
 #define RP_X(name) RP_KERN_##name,
 #define RP_M(module, list) list(RP_X)
@@ -69,6 +71,9 @@ typedef struct {
                     const void *args); /* NULL: none; pointers are not looked at */
   void (*put)(const rp_cuda_run *r, const void *args);
 } rp_cuda_op;
+/* A product, on op_gemm.c's way; the scratch begins with RP_CUDA_WORKSPACE bytes for it. */
+void rp_cuda_multiply(const rp_cuda_run *r, const rp_gemm_args *a);
+
 /* Those that there are. */
 #define RP_CUDA_OPS(X) \
   X(zero) \

@@ -31,25 +31,19 @@ static rp_cuda_grid rows_grid(int64_t rows) {
   return (rp_cuda_grid){rows, 1, 1, RP_HEAD_THREADS, 0};
 }
 
-static void multiply(const rp_cuda_run *r, rp_gemm_args g) {
-  const rp_cuda_product p = {.gemm = g, .scale = 1};
-  if (r->err->status) return;
-  rp_cuda_products_put(r->g->products, r->stream, r->scratch, &p, r->err);
-}
-
 /* logits [m, V] of rows [row, row + m) of x. */
 static void put_logits(const rp_cuda_run *r, rp_tensor x, rp_tensor w, int32_t row, int32_t m,
                        int32_t d, int32_t V, rp_ptr logits, int64_t ld) {
-  multiply(r, (rp_gemm_args){.M = m,
-                             .N = V,
-                             .K = d,
-                             .tb = 1,
-                             .lda = d,
-                             .ldb = d,
-                             .ldc = ld,
-                             .a = rp_tensor_at(x, (int64_t)row * d),
-                             .b = w,
-                             .c = {logits, RP_F32}});
+  rp_cuda_multiply(r, &(rp_gemm_args){.M = m,
+                                      .N = V,
+                                      .K = d,
+                                      .tb = 1,
+                                      .lda = d,
+                                      .ldb = d,
+                                      .ldc = ld,
+                                      .a = rp_tensor_at(x, (int64_t)row * d),
+                                      .b = w,
+                                      .c = {logits, RP_F32}});
 }
 
 /* ---- head_loss ---- */
@@ -79,26 +73,26 @@ static void put_backward(const rp_cuda_run *r, const rp_head_loss_args *a, int32
                          rp_tensor grad, int64_t ld) {
   const int32_t V = a->V, d = a->d;
   const rp_tensor x = rp_tensor_at(a->x, (int64_t)row * d);
-  multiply(r, (rp_gemm_args){.M = m,
-                             .N = d,
-                             .K = V,
-                             .lda = ld,
-                             .ldb = d,
-                             .ldc = d,
-                             .a = grad,
-                             .b = a->w,
-                             .c = rp_tensor_at(a->dx, (int64_t)row * d)});
-  multiply(r, (rp_gemm_args){.M = V,
-                             .N = d,
-                             .K = m,
-                             .ta = 1,
-                             .accumulate = 1,
-                             .lda = ld,
-                             .ldb = d,
-                             .ldc = d,
-                             .a = grad,
-                             .b = x,
-                             .c = a->dw});
+  rp_cuda_multiply(r, &(rp_gemm_args){.M = m,
+                                      .N = d,
+                                      .K = V,
+                                      .lda = ld,
+                                      .ldb = d,
+                                      .ldc = d,
+                                      .a = grad,
+                                      .b = a->w,
+                                      .c = rp_tensor_at(a->dx, (int64_t)row * d)});
+  rp_cuda_multiply(r, &(rp_gemm_args){.M = V,
+                                      .N = d,
+                                      .K = m,
+                                      .ta = 1,
+                                      .accumulate = 1,
+                                      .lda = ld,
+                                      .ldb = d,
+                                      .ldc = d,
+                                      .a = grad,
+                                      .b = x,
+                                      .c = a->dw});
 }
 
 static void put_head_loss(const rp_cuda_run *r, const void *args) {

@@ -1,4 +1,4 @@
-/* op_move.c - zeroing, copies, conversion, rows, block tables, products. */
+/* op_move.c - zeroing, copies, conversion, rows, block tables. */
 #include "base/error.h"
 
 #if RATPLUS_WITH_CUDA
@@ -21,17 +21,6 @@ static void put_copy(const rp_cuda_run *r, const void *args) {
     failed(r, r->g->api->cuMemcpyDtoDAsync(a->dst.at, a->src.at, a->bytes, r->stream), RP_OP_copy);
 }
 const rp_cuda_op rp_cuda_op_copy = {NULL, put_copy};
-
-static size_t gemm_scratch(const rp_cuda *g, const void *args) {
-  (void)g, (void)args;
-  return RP_CUDA_WORKSPACE;
-}
-
-static void put_gemm(const rp_cuda_run *r, const void *args) {
-  const rp_cuda_product p = {.gemm = *(const rp_gemm_args *)args, .scale = 1};
-  rp_cuda_products_put(r->g->products, r->stream, r->scratch, &p, r->err);
-}
-const rp_cuda_op rp_cuda_op_gemm = {gemm_scratch, put_gemm};
 
 static void put_cast(const rp_cuda_run *r, const void *args) {
   const rp_cast_args *a = args;

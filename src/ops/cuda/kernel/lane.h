@@ -178,6 +178,27 @@ RP_DEVICE uint32_t await_word(const uint32_t *p, uint32_t seen, uint32_t empty) 
   return seen;
 }
 
+/* 16 bytes that no kernel writes while this one runs, and those of them that are read but once: they take no
+ * room in the first cache. Loads of the second kind keep their order, so that many can be on their way. */
+RP_DEVICE uint4 load_16(const void *p) {
+#ifdef RP_EMULATE
+  return *(const uint4 *)p;
+#else
+  return __ldg((const uint4 *)p);
+#endif
+}
+RP_DEVICE uint4 load_stream_16(const void *p) {
+#ifdef RP_EMULATE
+  return *(const uint4 *)p;
+#else
+  uint4 r;
+  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(r.x), "=r"(r.y), "=r"(r.z), "=r"(r.w)
+               : "l"(p));
+  return r;
+#endif
+}
+
 /* ---- copies that go on behind a thread's back ---- */
 
 /* 16 bytes into shared memory; with bytes 0 zeros (from is not read). They are there after copies_wait of
