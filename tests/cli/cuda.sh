@@ -25,7 +25,7 @@ else
   says "a GPU" 0 "GPUs        0: stand-in, compute capability 9.0, 1.00 GiB" "" with "$fake" "$R" info machine
   says "a GPU as JSON" 0 '"compute_capability":"9.0","memory_bytes":1073741824}]' "" \
     with "$fake" "$R" info machine --json
-  says "the ops that are missing" 2 "" "no kernels of its own for GPUs: " \
+  says "it is taken, and the model looked for" 3 "" "x: no such file" \
     with "$fake" "$R" generate --model x --prompt x --device cuda
   mkdir other strange
   cp "$fake/libcuda.so.1" other/
