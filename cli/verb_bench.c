@@ -19,23 +19,22 @@ static const belongs flag_kinds[] = {
     {"ranks", "train"},
     {"deadline", "train"},
     {"link-rate", "train"},
-    {"device", "kernel"},
     {"model", "model layer core curve"},
-    {"shape", "model layer core curve"},
-    {"layers", "model"},
-    {"width", "kernel model layer core curve"},
-    {"heads", "kernel model layer core curve"},
-    {"kv-heads", "kernel model layer core curve"},
-    {"vocab", "model"},
-    {"attention-only", "model layer core curve"},
+    {"shape", "train model layer core curve"},
+    {"layers", "train model"},
+    {"width", "kernel train model layer core curve"},
+    {"heads", "kernel train model layer core curve"},
+    {"kv-heads", "kernel train model layer core curve"},
+    {"vocab", "train model"},
+    {"attention-only", "train model layer core curve"},
     {"only", "kernel model layer core curve"},
-    {"seq-len", "kernel model layer core curve"},
-    {"batch", "kernel model layer core curve"},
+    {"seq-len", "kernel train model layer core curve"},
+    {"batch", "kernel train model layer core curve"},
     {"tokens", "layer core"},
     {"chunk", "model"},
     {"svg", "kernel model layer core curve"},
     {"protocol", "model layer core"},
-    {"memory", "kernel model layer core curve"},
+    {"memory", "kernel train model layer core curve"},
     {"patience", "kernel model layer core curve"},
     {"configs", "train model layer core curve"},
     {"config", "train model layer core curve"},
@@ -191,7 +190,8 @@ static int bench_train(const cli_args *a, rp_bench_opts *o) {
   const char *how = cli_text(a, "shard");
   for (int i = 0; how && i < 3; i++)
     if (strcmp(how, strategies[i]) == 0) o->shard = i + 1;
-  const int code = cli_ranks_join(a, &o->ranks);
+  int code = shape_options(a, o);
+  if (!code) code = cli_ranks_join(a, &o->ranks);
   return code ? code : cli_ranks_leave(o->ranks, with_threads(a, o, bench_here));
 }
 
@@ -287,7 +287,8 @@ static const char *const subs[] = {
 static const char *const shapes[] = {"1b", "3b", "7b", NULL};
 static const char *const phases[] = {"prefill", "decode", NULL};
 static const char *const protocols[] = {"paper", NULL};
-static const char *const devices[] = {"cpu", "guard", "ref", "avx2", "avx512", NULL};
+static const char *const devices[] = {"auto", "cpu",  "cuda",   "guard",
+                                      "ref",  "avx2", "avx512", NULL};
 
 static const cli_flag flags[] = {
     CLI_FLAG_JSON,
@@ -329,7 +330,8 @@ static const cli_flag flags[] = {
      .type = CLI_TEXT,
      .value = "SHAPE",
      .choices = shapes,
-     .help = "random weights of 1b, 3b or 7b (default: 1b)"},
+     .help =
+         "random weights of 1b, 3b or 7b (default: 1b; train on a processor: the small one below)"},
     {.name = "layers", .type = CLI_INT, .value = "N", .help = "in place of the shape's layers"},
     {.name = "width", .type = CLI_INT, .value = "N", .help = "in place of its width"},
     {.name = "heads",
@@ -352,12 +354,14 @@ static const cli_flag flags[] = {
     {.name = "seq-len",
      .type = CLI_INTS,
      .value = "LIST",
-     .help = "T: tokens of a sequence; positions of a decode, of which the last are timed"},
+     .help = "T: tokens of a sequence (train: one number); positions of a decode, of which the "
+             "last are "
+             "timed"},
     {.name = "batch",
      .type = CLI_INTS,
      .value = "LIST",
      .help = "sessions that decode together; 0: as many as fit into the memory; kernel: sequences, "
-             "sessions of a step, or rows of a product"},
+             "sessions of a step, or rows of a product; train: sequences of a step"},
     {.name = "tokens",
      .type = CLI_INT,
      .value = "N",
@@ -398,7 +402,8 @@ static const cli_flag flags[] = {
      .type = CLI_TEXT,
      .value = "DEVICE",
      .choices = devices,
-     .help = "kernel: which device or level of kernels (default: cpu)"},
+     .help = "cpu or cuda; machine, kernel: also guard, or a level of the processor's kernels "
+             "(default: cpu)"},
     CLI_FLAG_CONFIGS,
     CLI_FLAG_CONFIG,
     CLI_FLAGS_END};
@@ -413,7 +418,10 @@ const cli_verb cli_verb_bench = {
         "Every speed is printed beside the limit it stands against, measured in the same run: keep "
         "the machine quiet meanwhile. `bench train` times whole optimizer steps on random tokens, "
         "of the configuration's model, batch and sequence length or, without one, of 12 layers, "
-        "d=768, 6 heads of 128, V=32000, T=1024, batch 4.\n"
+        "d=768, 6 heads of 128, V=32000, T=1024, batch 4, on a GPU of shape 1b, T=4096, batch 8; "
+        "a step of joint training is one of D=1 and one of the pattern. Activations that do not "
+        "fit "
+        "into the memory are recomputed.\n"
         "\n"
         "`bench model`, `layer`, `core` and `curve` take a model, a configuration or a shape "
         "(random weights). Their limit is the larger of counted FLOPs at the product rate and, in "
@@ -426,6 +434,11 @@ const cli_verb cli_verb_bench = {
         "--seq-len, --batch, --pattern, --width and --heads say, for the ops that have such sizes, "
         "beside plain C. Memory is a limit by its rate of copying, for what hardly writes by that "
         "of reading.\n"
+        "\n"
+        "With --device cuda all is done by a GPU, by default at larger sizes, and stands against "
+        "what "
+        "that GPU does: products of cuBLASLt, a copy, a sum of squares. A window between two waits "
+        "holds many runs of a short op; what memory bounds finds none of its data in the cache.\n"
         "\n"
         "  ratplus bench machine\n"
         "  ratplus bench kernel attend\n"

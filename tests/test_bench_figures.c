@@ -73,18 +73,19 @@ static void more_sessions_need_more(void **state) {
   const rp_model_settings m = rp_bench_shape(1, 256);
   rp_mixer_work w;
   check_ok(rp_mixer_work_make(&w, &m, "D=8,W=20", &err), err);
+  check_ok(rp_device_open(&w.dev, RP_DEVICE_CPU, &err), err);
   for (int which = 0; which < 4; which++) {
     double before = 0;
     w.decode = which % 2;
     w.core = which / 2;
     w.T = 1 << 20;
     for (w.batch = 1; w.batch <= 1 << 16; w.batch *= 4) {
-      double need;
-      check_ok(rp_mixer_need(&w, &need, &err), err);
+      const double need = rp_mixer_need(&w);
       assert_true(need > before);
       before = need;
     }
   }
+  rp_device_close(w.dev);
   rp_mixer_work_free(&w);
 }
 

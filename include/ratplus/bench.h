@@ -23,22 +23,24 @@ typedef struct {
   const char *dtypes;
   /* Patterns, separated by ';'; NULL: a default of each kind. */
   const char *patterns;
-  /* kernel: "cpu" (default), "guard", or a level: "ref", "avx2", "avx512". */
+  /* "auto" or "cpu" (default), "cuda"; machine, kernel: also "guard", or a level: "ref", "avx2", "avx512". */
   const char *device;
   /* train: who shares the batch (NULL: alone), and 1 FULL_SHARD, 2 SHARD_GRAD_OP, 3 NO_SHARD; 0: the
    * configuration's, or NO_SHARD. */
   rp_ranks *ranks;
   int shard;
-  /* model, layer, core, curve: the shape, where no configuration and no model says it. */
+  /* train, model, layer, core, curve: the shape, where no configuration and no model says it. */
   const char *model; /* what rp_model_open takes; NULL: random weights */
-  const char *shape; /* "1b", "3b", "7b"; NULL: 1b. What follows replaces parts of it; 0: its own */
+  const char *
+      shape; /* "1b", "3b", "7b"; NULL: a default of each kind. What follows replaces parts of it; 0: its own */
   int layers, width, heads, kv_heads, vocab;
   int attention_only; /* no recurrence */
   /* the work */
   const char *only;        /* "prefill" or "decode"; NULL: both */
-  const int64_t *seq_lens; /* T; [n_seq_lens]; none: a default of each kind */
+  const int64_t *seq_lens; /* T; [n_seq_lens]; none: a default of each kind; train: one */
   size_t n_seq_lens;
-  const int64_t *batches; /* sessions that decode together, [n_batches]; 0: as many as fit */
+  /* Sessions that decode together, [n_batches]; 0: as many as fit; train: one number of sequences. */
+  const int64_t *batches;
   size_t n_batches;
   int64_t tokens;  /* layer, core: tokens of a prefill, as sequences of T; 0: one sequence */
   int chunk;       /* model: tokens of a prompt that go into one call; 0: 512 */
@@ -56,10 +58,10 @@ typedef struct {
 RP_API void rp_bench_defaults(rp_bench_opts *o);
 
 /* Product rates (float32; bfloat16 by each way) and memory rates (read, copy), for one thread and
- * for all. Text: free with rp_free. */
+ * for all, or of a GPU. Text: free with rp_free. */
 RP_API rp_status rp_bench_machine(const rp_bench_opts *o, char **text, rp_error *err);
 
-/* Time of one op, or of all (name NULL), beside the plain C level in the same run, and its share of
+/* Time of one op, or of all (name NULL), beside the plain C level in the same run (but for a GPU), and its share of
  * the limit: product or memory rate, whichever bounds it. At sizes of training and of decoding, or
  * at those that seq_lens, batches (sequences, sessions, rows), patterns, width, heads and kv_heads
  * say, for the ops that have such sizes; only: whole sequences ("prefill") or steps ("decode"). */
@@ -68,7 +70,8 @@ RP_API rp_status rp_bench_kernel(const char *name, const rp_bench_opts *o, char 
 
 /* Tokens per second of whole optimizer steps on random tokens, and the share of what the model's
  * FLOPs allow at the product rate measured in the same run. c: the model, batch size and sequence
- * length of a configuration; NULL: 12 layers, d=768, 6 heads of 128, V=32000, T=1024, batch 4. */
+ * length of a configuration; NULL: 12 layers, d=768, 6 heads of 128, V=32000, T=1024, batch 4, on a GPU
+ * shape 1b, T=4096, batch 8. Where not all activations fit into the memory they are recomputed. */
 RP_API rp_status rp_bench_train(const rp_config *c, const rp_bench_opts *o, char **text,
                                 rp_error *err);
 

@@ -7,7 +7,6 @@
 #include "base/log.h"
 #include "bench/cost_lines.h"
 #include "bench/rate.h"
-#include "ops/cpu/cpu_device.h"
 #include "ops/registry.h"
 
 enum { MOST_ROUNDS = 200, MOST_SIZE = 1 << 20 };
@@ -24,15 +23,11 @@ typedef struct {
   rp_op op;
   bool bf16;
   rp_case_bench size;
-  rp_figure f;  /* its time, FLOPs and bytes */
-  double plain; /* seconds of one run; 0: not run */
-  bool reads;   /* memory is read, hardly written */
+  rp_figure f;   /* its time, FLOPs and bytes */
+  double plain;  /* seconds of one run; 0: not run */
+  double memory; /* bytes of the device */
+  bool reads;    /* memory is read, hardly written */
 } row;
-
-typedef struct {
-  double product[2]; /* float32, bfloat16 */
-  double read, copy;
-} limits;
 
 /* What was asked for: lists that replace an op's own sizes where they are given. */
 typedef struct {
@@ -42,6 +37,7 @@ typedef struct {
   int64_t T[RP_WORK_MOST], batch[RP_WORK_MOST];
   rp_pat pat[RP_WORK_MOST];
   int Ts, batches, pats;
+  rp_device *dev, *plain; /* plain C, beside a processor */
   uint64_t memory;
 } asked;
 
@@ -53,43 +49,41 @@ typedef struct {
 
 /* ---- one case ---- */
 
+/* A case on a device, so many times that a GPU's cache does not hold the data of the next. */
 typedef struct {
-  rp_device *d;
   rp_queue *q;
-  rp_case_run run;
+  rp_case_run *run;
+  int runs;
+  rp_bench_window window;
 } side;
 
 static void side_close(side *s) {
-  if (s->q) rp_case_close(&s->run);
+  rp_bench_window_close(&s->window);
+  for (int i = 0; i < s->runs; i++) rp_case_close(&s->run[i]);
+  rp_free(s->run);
   rp_queue_close(s->q);
-  rp_device_close(s->d);
   *s = (side){0};
 }
 
-static rp_status device_named(const char *name, rp_device **d, rp_error *err) {
-  if (!name || strcmp(name, "cpu") == 0) return rp_device_open(d, RP_DEVICE_CPU, err);
-  if (strcmp(name, "guard") == 0) return rp_device_open(d, RP_DEVICE_GUARD, err);
-  for (int i = 0; i < RP_CPU_LEVELS; i++)
-    if (strcmp(name, rp_cpu_level_name((rp_cpu_level)i)) == 0)
-      return rp_cpu_device_open(d, (rp_cpu_level)i, err);
-  return rp_fail(err, RP_USAGE, "%s: no such device; choose cpu, guard, ref, avx2 or avx512", name);
+static void put_case(void *ctx, int which) {
+  side *s = ctx;
+  rp_case_put(&s->run[which]);
 }
 
-static rp_status side_open(side *s, const char *device, const rp_case *c, rp_error *err) {
+static rp_status side_open(side *s, rp_device *d, const rp_case *c, int runs, rp_error *err) {
   *s = (side){0};
-  RP_TRY(device_named(device, &s->d, err));
-  RP_TRY(rp_queue_open(&s->q, s->d, err));
-  return rp_case_open(&s->run, c, s->q, -1, err);
+  RP_TRY(rp_queue_open(&s->q, d, err));
+  s->run = rp_calloc((size_t)runs, sizeof *s->run);
+  if (!s->run) return rp_fail_memory(err, (size_t)runs * sizeof *s->run, "the cases of an op");
+  for (; s->runs < runs; s->runs++) RP_TRY(rp_case_open(&s->run[s->runs], c, s->q, -1, err));
+  s->window = (rp_bench_window){.q = s->q, .put = put_case, .ctx = s, .sides = runs};
+  return RP_OK;
 }
 
 /* What memory bounds finds none of its data in the processor's caches. */
 static rp_status once(side *s, rp_bench_cold *cold, double *seconds, rp_error *err) {
-  if (cold->at) rp_bench_cold_run(cold);
-  const double t = rp_now();
-  rp_case_put(&s->run);
-  RP_TRY(rp_wait(s->q, err));
-  *seconds = rp_now() - t;
-  return RP_OK;
+  rp_bench_cold_run(cold);
+  return rp_bench_window_run(&s->window, seconds, err);
 }
 
 /* In turns, so that what slows the machine down slows both. b closed: a alone. */
@@ -97,7 +91,7 @@ static rp_status time_pair(side *a, side *b, rp_bench_cold *cold, double seconds
                            rp_error *err) {
   double x[MOST_ROUNDS], y[MOST_ROUNDS];
   int n = 0;
-  const bool warm = r->f.flops < WARM_FLOPS;
+  const bool warm = r->f.flops < WARM_FLOPS || a->window.tape;
   if (warm) RP_TRY(once(a, cold, &x[0], err));
   if (warm && b->q) RP_TRY(once(b, cold, &y[0], err));
   const double from = rp_now();
@@ -115,27 +109,39 @@ static rp_status time_pair(side *a, side *b, rp_bench_cold *cold, double seconds
 }
 
 /* Seconds at the limits, and what makes them. */
-static double limit_of(const row *r, const limits *m, bound *by) {
+static double limit_of(const row *r, const rp_limits *m, bound *by) {
   const double product = r->f.flops / m->product[r->bf16];
   const double memory = r->f.bytes / (r->reads ? m->read : m->copy);
   *by = memory <= product ? BY_PRODUCTS : r->reads ? BY_READ : BY_COPY;
   return memory > product ? memory : product;
 }
 
-static rp_status bench_case(row *r, const rp_case *c, const asked *a, const limits *m,
+/* How often a case is there at once: where memory bounds it, and it fits. */
+static int runs_of(const asked *a, const row *r, bound by) {
+  const double bytes = r->f.bytes, most = (double)a->memory / 2 / r->memory;
+  const int n = by == BY_PRODUCTS ? 1 : rp_bench_sides(a->dev, bytes);
+  return n <= most ? n : most < 1 ? 1 : (int)most;
+}
+
+static rp_status bench_case(row *r, const rp_case *c, const asked *a, const rp_limits *m,
                             rp_error *err) {
   side fast = {0}, plain = {0};
   rp_bench_cold cold = {0};
   rp_status st = RP_OK;
   bound by;
-  const double twice = 2.0 * (double)rp_case_memory(c, RP_F32);
-  RP_GO(side_open(&fast, a->o.device, c, err));
+  const bool gpu = rp_device_apart(a->dev);
   r->f.flops = c->flops;
-  r->f.bytes = rp_case_traffic(&fast.run);
+  r->f.bytes = rp_case_traffic(c, RP_F32);
+  r->memory = (double)rp_case_memory(c, RP_F32);
   r->reads = c->reads;
   limit_of(r, m, &by);
-  if (by != BY_PRODUCTS) RP_GO(rp_bench_cold_open(&cold, a->o.seconds, err));
-  if (c->flops < PLAIN_FLOPS && twice <= (double)a->memory) RP_GO(side_open(&plain, "ref", c, err));
+  RP_GO(side_open(&fast, a->dev, c, runs_of(a, r, by), err));
+  RP_GO(rp_bench_window_open(&fast.window, a->o.seconds, err));
+  if (by != BY_PRODUCTS && !gpu) RP_GO(rp_bench_cold_open(&cold, a->o.seconds, err));
+  if (!gpu && c->flops < PLAIN_FLOPS && 2 * r->memory <= (double)a->memory) {
+    RP_GO(side_open(&plain, a->plain, c, 1, err));
+    RP_GO(rp_bench_window_open(&plain.window, a->o.seconds, err));
+  }
   RP_GO(time_pair(&fast, &plain, &cold, a->o.seconds, r, err));
 fail:
   rp_bench_cold_close(&cold);
@@ -239,7 +245,7 @@ static rp_status add_lists(table *t, const asked *a, rp_op op, rp_case_bench siz
 
 static rp_status add_op(table *t, const asked *a, rp_op op, rp_error *err) {
   int n;
-  const rp_case_bench *sizes = rp_case_benches(op, &n);
+  const rp_case_bench *sizes = rp_case_benches(op, rp_device_apart(a->dev), &n);
   const bool lists = a->Ts || a->batches || a->pats;
   bool seen[2] = {false, false};
   for (int i = 0; i < n; i++) {
@@ -271,19 +277,37 @@ static rp_status no_op(const char *name, rp_error *err) {
   return st;
 }
 
+/* What the device does not have is left out; nothing else was asked for: RP_USAGE. */
+static rp_status note_missing(table *t, const asked *a, const char *missing, rp_error *err) {
+  if (!missing) return RP_OK;
+  if (!t->n) return rp_fail(err, RP_USAGE, "device %s has no %s", rp_device_name(a->dev), missing);
+  return rp_figures_note(&t->notes, err, "left out: device %s has no %s", rp_device_name(a->dev),
+                         missing);
+}
+
 static rp_status choose_rows(table *t, const asked *a, const char *name, rp_error *err) {
+  rp_str missing = {0};
+  rp_status st = RP_OK;
   bool named = !name;
   for (int op = 0; op < RP_OP_COUNT; op++) {
     if (name && strcmp(name, rp_op_name((rp_op)op))) continue;
     named = true;
-    if (has_all((rp_op)op, a)) RP_TRY(add_op(t, a, (rp_op)op, err));
+    if (!rp_device_has(a->dev, (rp_op)op))
+      rp_str_addf(&missing, "%s%s", missing.len ? ", " : "", rp_op_name((rp_op)op));
+    else if (has_all((rp_op)op, a))
+      RP_GO(add_op(t, a, (rp_op)op, err));
   }
-  if (!named) return no_op(name, err);
-  if (t->n) return RP_OK;
-  return rp_fail(err, RP_USAGE,
-                 "%s has no case of these sizes; leave out --pattern, --seq-len, --batch, --width, "
-                 "--heads, --only or --dtype",
-                 name ? name : "no op");
+  if (!named) RP_GO(no_op(name, err));
+  RP_GO(note_missing(t, a, missing.s, err));
+  if (!t->n)
+    RP_GO(
+        rp_fail(err, RP_USAGE,
+                "%s has no case of these sizes; leave out --pattern, --seq-len, --batch, --width, "
+                "--heads, --only or --dtype",
+                name ? name : "no op"));
+fail:
+  rp_str_free(&missing);
+  return st;
 }
 
 /* ---- what was asked ---- */
@@ -306,13 +330,13 @@ fail:
 
 static rp_status read_asked(asked *a, const rp_bench_opts *opts, rp_error *err) {
   static const int64_t none[] = {-1};
-  *a = (asked){0};
   rp_bench_defaults(&a->o);
   if (opts) a->o = *opts;
   if (a->o.seconds <= 0) a->o.seconds = 0.5;
   if (a->o.patience <= 0) a->o.patience = 300;
-  a->memory = rp_memory_available();
-  if (a->o.memory && a->o.memory < a->memory) a->memory = a->o.memory;
+  RP_TRY(rp_bench_device(&a->dev, a->o.device, true, err));
+  RP_TRY(rp_device_open(&a->plain, RP_DEVICE_REF, err));
+  a->memory = rp_bench_memory(a->dev, a->o.memory);
   RP_TRY(
       rp_bench_dtypes(a->o.dtypes ? a->o.dtypes : "float32,bfloat16", a->dtype, &a->dtypes, err));
   RP_TRY(rp_bench_numbers("seq-len", a->o.seq_lens, a->o.n_seq_lens, none, 2, (1 << 30) - 1, a->T,
@@ -328,7 +352,7 @@ static rp_status read_asked(asked *a, const rp_bench_opts *opts, rp_error *err) 
 /* ---- all cases ---- */
 
 /* Whether it fits into memory and patience, before anything is allocated; a note says why not. */
-static rp_status fits(table *t, const row *r, const rp_case *c, const asked *a, const limits *m,
+static rp_status fits(table *t, const row *r, const rp_case *c, const asked *a, const rp_limits *m,
                       bool *out, rp_error *err) {
   char name[160], takes[32], there[32];
   const double need = (double)rp_case_memory(c, RP_F32), limit = c->flops / m->product[r->bf16];
@@ -345,7 +369,7 @@ static rp_status fits(table *t, const row *r, const rp_case *c, const asked *a, 
                          name, limit, a->o.patience);
 }
 
-static rp_status run_rows(table *t, const asked *a, const limits *m, rp_error *err) {
+static rp_status run_rows(table *t, const asked *a, const rp_limits *m, rp_error *err) {
   size_t done = 0;
   for (size_t i = 0; i < t->n; i++) {
     char name[160];
@@ -366,32 +390,20 @@ static rp_status run_rows(table *t, const asked *a, const limits *m, rp_error *e
   return rp_fail(err, RP_NO_MEMORY, "%s; nothing is left to measure", t->notes.note[0]);
 }
 
-static void raise(double *best, double x) {
-  if (x > *best) *best = x;
-}
-
 /* Before the cases and after them: what disturbs a measurement only makes it slower. */
-static rp_status measure_limits(limits *m, const asked *a, rp_error *err) {
+static rp_status measure_limits(rp_limits *m, const asked *a, rp_error *err) {
   const double seconds = a->o.seconds < 1 ? a->o.seconds : 1;
-  double rate = 0, copy = 0;
-  if (seconds < RP_BENCH_ROUGH && m->read > 0) return RP_OK;
-  for (int i = 0; i < 2; i++) {
-    RP_TRY(rp_bench_product_rate(RP_DEVICE_CPU, i ? RP_BF16 : RP_F32, seconds, &rate, err));
-    raise(&m->product[i], rate);
-  }
-  RP_TRY(rp_bench_memory_rate(seconds, &rate, &copy, err));
-  raise(&m->read, rate);
-  raise(&m->copy, copy);
-  return RP_OK;
+  RP_TRY(rp_limits_measure(m, a->dev, RP_F32, seconds, err));
+  return rp_limits_measure(m, a->dev, RP_BF16, seconds, err);
 }
 
 /* ---- the report ---- */
 
-static void add_text(rp_str *b, const table *t, const limits *m) {
-  rp_str_addf(b, "kernel: %s, %d thread%s\n", rp_cpu()->name, rp_threads(),
-              rp_threads() == 1 ? "" : "s");
+static void add_text(rp_str *b, const table *t, const asked *a, const rp_limits *m) {
+  rp_str_add(b, "kernel: ");
+  rp_bench_place(b, a->dev);
   rp_str_addf(b,
-              "limits: products %.1f GFLOP/s float32, %.1f bfloat16; memory read %.1f GB/s, copy "
+              "\nlimits: products %.1f GFLOP/s float32, %.1f bfloat16; memory read %.1f GB/s, copy "
               "%.1f\n",
               m->product[0] * 1e-9, m->product[1] * 1e-9, m->read * 1e-9, m->copy * 1e-9);
   rp_str_add(b,
@@ -430,9 +442,10 @@ static void add_size_json(rp_str *b, const row *r) {
   }
 }
 
-static void add_json(rp_str *b, const table *t, const limits *m) {
-  rp_str_addf(b, "{\"bench\":\"kernel\",\"threads\":%d,\"processor\":", rp_threads());
-  rp_json_add_string(b, rp_cpu()->name);
+static void add_json(rp_str *b, const table *t, const asked *a, const rp_limits *m) {
+  rp_str_addf(b, "{\"bench\":\"kernel\",\"device\":\"%s\",\"threads\":%d,\"processor\":",
+              rp_device_name(a->dev), rp_threads());
+  rp_json_add_string(b, rp_device_label(a->dev));
   rp_str_addf(b,
               ",\"product_float32\":%.6g,\"product_bfloat16\":%.6g,\"memory_read\":%.6g,"
               "\"memory_copy\":%.6g,\"ops\":[",
@@ -459,29 +472,30 @@ static void add_json(rp_str *b, const table *t, const limits *m) {
 }
 
 /* Cost over T of the ops that have one. */
-static rp_status chart(const table *t, const char *name, char **svg, rp_error *err) {
+static rp_status chart(const table *t, const asked *a, const char *name, rp_error *err) {
   rp_figures all = {0};
   rp_line *lines = NULL;
   rp_status st = RP_OK;
-  char title[128];
+  rp_str title = {0};
   size_t n;
   for (size_t i = 0; i < t->n; i++)
     if (rp_case_bench_by(t->at[i].op) & RP_CASE_BY_TOKENS)
       RP_GO(rp_figures_add(&all, &t->at[i].f, err));
   RP_GO(rp_lines_make(&all, &lines, &n, err));
-  rp_snprintf(title, sizeof title, "kernel%s%s: %s, %d thread%s", name ? " " : "", name ? name : "",
-              rp_cpu()->name, rp_threads(), rp_threads() == 1 ? "" : "s");
-  RP_GO(rp_lines_svg(lines, n, title, svg, err));
+  rp_str_addf(&title, "kernel%s%s: ", name ? " " : "", name ? name : "");
+  rp_bench_place(&title, a->dev);
+  RP_GO(rp_lines_svg(lines, n, title.s ? title.s : "", a->o.svg, err));
 fail:
+  rp_str_free(&title);
   rp_free(lines);
   rp_figures_free(&all);
   return st;
 }
 
 rp_status rp_bench_kernel(const char *name, const rp_bench_opts *opts, char **text, rp_error *err) {
-  asked a;
+  asked a = {0};
   table t = {0};
-  limits m = {{0}, 0, 0};
+  rp_limits m = {{0}, 0, 0};
   rp_str b = {0};
   rp_status st = RP_OK;
   *text = NULL;
@@ -490,10 +504,10 @@ rp_status rp_bench_kernel(const char *name, const rp_bench_opts *opts, char **te
   RP_GO(measure_limits(&m, &a, err));
   RP_GO(run_rows(&t, &a, &m, err));
   RP_GO(measure_limits(&m, &a, err));
-  (a.o.json ? add_json : add_text)(&b, &t, &m);
+  (a.o.json ? add_json : add_text)(&b, &t, &a, &m);
   *text = rp_str_take(&b);
   if (!*text) RP_GO(rp_fail_memory(err, 4096, "the benchmark's table"));
-  if (a.o.svg) RP_GO(chart(&t, name, a.o.svg, err));
+  if (a.o.svg) RP_GO(chart(&t, &a, name, err));
 fail:
   if (st) {
     rp_free(*text);
@@ -501,5 +515,7 @@ fail:
   }
   rp_figures_free(&t.notes);
   rp_free(t.at);
+  rp_device_close(a.plain);
+  rp_device_close(a.dev);
   return st;
 }

@@ -1,6 +1,7 @@
 /* bench_machine.c - what the machine can do: products and memory, by one thread and by all. */
 #include "base/cpu.h"
 #include "base/json.h"
+#include "bench/figure.h"
 #include "bench/rate.h"
 #include "ops/cpu/products.h"
 #include "ratplus/info.h"
@@ -13,21 +14,22 @@ typedef struct {
 
 enum { RATES = 5 };
 
-static rp_status product(rp_dtype dtype, int way, double seconds, double *out, rp_error *err) {
+static rp_status product(rp_device *d, rp_dtype dtype, int way, double seconds, double *out,
+                         rp_error *err) {
   rp_bf16_way_force(way);
-  const rp_status st = rp_bench_product_rate(RP_DEVICE_CPU, dtype, seconds, out, err);
+  const rp_status st = rp_bench_product_rate(d, dtype, seconds, out, err);
   rp_bf16_way_force(-1);
   return st;
 }
 
 /* With as many threads as are in force now. */
-static rp_status measure(double seconds, double out[RATES], rp_error *err) {
+static rp_status measure(rp_device *d, double seconds, double out[RATES], rp_error *err) {
   const bool dot = rp_products_there() && rp_cpu()->avx512_bf16 && rp_cpu_now() == RP_CPU_AVX512;
   out[1] = 0;
-  RP_TRY(product(RP_F32, -1, seconds, &out[0], err));
-  if (dot) RP_TRY(product(RP_BF16, RP_BF16_DOT, seconds, &out[1], err));
-  RP_TRY(product(RP_BF16, RP_BF16_WIDEN, seconds, &out[2], err));
-  return rp_bench_memory_rate(seconds, &out[3], &out[4], err);
+  RP_TRY(product(d, RP_F32, -1, seconds, &out[0], err));
+  if (dot) RP_TRY(product(d, RP_BF16, RP_BF16_DOT, seconds, &out[1], err));
+  RP_TRY(product(d, RP_BF16, RP_BF16_WIDEN, seconds, &out[2], err));
+  return rp_bench_memory_rate(d, seconds, &out[3], &out[4], err);
 }
 
 static void add_text(rp_str *b, const rate *r, int threads) {
@@ -55,23 +57,52 @@ static void add_json(rp_str *b, const rate *r, int threads) {
   rp_str_add(b, "}\n");
 }
 
-rp_status rp_bench_machine(const rp_bench_opts *opts, char **text, rp_error *err) {
-  rp_bench_opts o;
+/* ---- a GPU ---- */
+
+static rp_status gpu_text(const rp_bench_opts *o, const rp_device *d, const double *product,
+                          double read, double copy, char **text, rp_error *err) {
+  rp_str b = {0};
+  if (o->json) {
+    rp_str_add(&b, "{\"device\":\"cuda\",\"processor\":");
+    rp_json_add_string(&b, rp_device_label(d));
+    rp_str_addf(&b,
+                ",\"product_float32\":%.6g,\"product_bfloat16\":%.6g,\"memory_read\":%.6g,"
+                "\"memory_copy\":%.6g}\n",
+                product[0], product[1], read, copy);
+  } else {
+    rp_str_addf(&b,
+                "%s\nproduct float32          %12.1f GFLOP/s\n"
+                "product bfloat16         %12.1f GFLOP/s\n"
+                "memory, read             %12.1f GB/s\nmemory, copy             %12.1f GB/s\n",
+                rp_device_label(d), product[0] * 1e-9, product[1] * 1e-9, read * 1e-9, copy * 1e-9);
+  }
+  *text = rp_str_take(&b);
+  return *text ? RP_OK : rp_fail_memory(err, 1024, "the benchmark's table");
+}
+
+static rp_status bench_gpu(const rp_bench_opts *o, rp_device *d, double seconds, char **text,
+                           rp_error *err) {
+  rp_limits l = {0};
+  RP_TRY(rp_limits_measure(&l, d, RP_F32, seconds, err));
+  RP_TRY(rp_limits_measure(&l, d, RP_BF16, seconds, err));
+  return gpu_text(o, d, l.product, l.read, l.copy, text, err);
+}
+
+/* ---- a processor ---- */
+
+static rp_status bench_processor(const rp_bench_opts *opts, rp_device *d, double seconds,
+                                 char **text, rp_error *err) {
   rate r[RATES] = {{"product float32", "GFLOP/s", 0, 0},
                    {"product bfloat16, dot", "GFLOP/s", 0, 0},
                    {"product bfloat16, widen", "GFLOP/s", 0, 0},
                    {"memory, read", "GB/s", 0, 0},
                    {"memory, copy", "GB/s", 0, 0}};
   double one[RATES], all[RATES];
-  rp_bench_defaults(&o);
-  if (opts) o = *opts;
-  *text = NULL;
-  const double seconds = o.seconds > 0 ? o.seconds : 2;
   const int threads = rp_threads();
-  rp_status st = measure(seconds, all, err);
+  rp_status st = measure(d, seconds, all, err);
   if (!st && threads > 1) {
     rp_threads_set(1);
-    st = measure(seconds, one, err);
+    st = measure(d, seconds, one, err);
     rp_threads_set(threads);
   }
   if (st) return st;
@@ -80,7 +111,7 @@ rp_status rp_bench_machine(const rp_bench_opts *opts, char **text, rp_error *err
     r[i].one = threads > 1 ? one[i] : all[i];
   }
   rp_str b = {0};
-  if (o.json) {
+  if (opts->json) {
     add_json(&b, r, threads);
   } else {
     char *machine;
@@ -91,4 +122,18 @@ rp_status rp_bench_machine(const rp_bench_opts *opts, char **text, rp_error *err
   }
   *text = rp_str_take(&b);
   return *text ? RP_OK : rp_fail_memory(err, 4096, "the benchmark's table");
+}
+
+rp_status rp_bench_machine(const rp_bench_opts *opts, char **text, rp_error *err) {
+  rp_bench_opts o;
+  rp_device *d;
+  rp_bench_defaults(&o);
+  if (opts) o = *opts;
+  *text = NULL;
+  const double seconds = o.seconds > 0 ? o.seconds : 2;
+  RP_TRY(rp_bench_device(&d, o.device, true, err));
+  const rp_status st = rp_device_apart(d) ? bench_gpu(&o, d, seconds, text, err)
+                                          : bench_processor(&o, d, seconds, text, err);
+  rp_device_close(d);
+  return st;
 }

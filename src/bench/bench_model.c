@@ -24,7 +24,6 @@ typedef struct {
   rp_limits *l;
   rp_figures *all;
   rp_model *model;
-  rp_device *d; /* to plan with */
   const rp_model_settings *m;
   rp_dtype dtype;
   double weights;
@@ -50,7 +49,7 @@ static rp_status need_of(const bench *b, const rp_pats *p, int64_t T, int64_t ba
   const double lists = 2.0 * b->m->N * b->m->Hk;
   const double blocks = rp_cost_seen(p, -1, T, 0).blocks;
   uint64_t work;
-  RP_TRY(rp_engine_plan(b->d, b->m, b->dtype, &o, &work, err));
+  RP_TRY(rp_engine_plan(b->w->dev, b->m, b->dtype, &o, &work, err));
   /* Of a session: blocks, each with three ints, and its tables on both sides. */
   const double session =
       rp_cost_blocks(b->m, p, T, 0, b->dtype) + 16 * blocks + 16 * lists + rp_cost_state(b->m, 0);
@@ -296,13 +295,15 @@ static rp_status open_random(bench *b, rp_error *err) {
                    "shape or more --memory",
                    takes, rp_dtype_name(b->dtype), there);
   }
-  return rp_model_random(&b->model, &b->w->m, RP_DEVICE_CPU, b->dtype, 1, err);
+  const rp_device_kind where = rp_device_apart(b->w->dev) ? RP_DEVICE_CUDA : RP_DEVICE_CPU;
+  return rp_model_random(&b->model, &b->w->m, where, b->dtype, 1, err);
 }
 
 static rp_status open_file(bench *b, bool own, rp_error *err) {
   rp_model_opts o;
   rp_model_facts f = {.size = sizeof f};
   rp_model_defaults(&o);
+  o.device = rp_device_name(b->w->dev);
   o.dtype = own ? NULL : rp_dtype_name(b->dtype);
   RP_TRY(rp_model_open(&b->model, b->w->o.model, &o, err));
   rp_model_about(b->model, &f);
@@ -316,9 +317,9 @@ static rp_status in_dtype(bench *b, bool own, rp_error *err) {
   const double seconds = b->w->o.seconds < 1.5 ? b->w->o.seconds : 1.5;
   RP_GO(b->w->o.model ? open_file(b, own, err) : open_random(b, err));
   b->m = rp_model_settings_of(b->model);
-  RP_GO(rp_limits_measure(b->l, b->dtype, seconds, err));
+  RP_GO(rp_limits_measure(b->l, b->w->dev, b->dtype, seconds, err));
   RP_GO(figures(b, err));
-  RP_GO(rp_limits_measure(b->l, b->dtype, seconds, err));
+  RP_GO(rp_limits_measure(b->l, b->w->dev, b->dtype, seconds, err));
 fail:
   return st;
 }
@@ -341,7 +342,6 @@ static rp_status every_dtype(const rp_work *w, rp_figures *all, char **text, rp_
   const int each =
       w->Ts * w->patterns * (rp_work_does(w, false) + rp_work_does(w, true) * w->batches);
   bench b = {.w = w, .l = &l, .all = all, .of = dtypes * each};
-  RP_GO(rp_device_open(&b.d, RP_DEVICE_CPU, err));
   for (int i = 0; i < dtypes; i++) {
     rp_model_close(b.model); /* one at a time is in memory */
     b.model = NULL;
@@ -354,7 +354,6 @@ static rp_status every_dtype(const rp_work *w, rp_figures *all, char **text, rp_
 fail:
   rp_str_free(&b.ops);
   rp_model_close(b.model);
-  rp_device_close(b.d);
   return st;
 }
 

@@ -1,6 +1,7 @@
 /* bench_train.c - whole optimizer steps on random tokens: tokens per second, and the share of what
  * the model's FLOPs allow at the product rate of the same run. */
 #include "base/cpu.h"
+#include "base/json.h"
 #include "base/log.h"
 #include "base/rng.h"
 #include "bench/rate.h"
@@ -24,14 +25,16 @@ typedef struct {
   double waited, busy, sent; /* of a step of this rank, over ranks: seconds, seconds, bytes */
   rp_op_times ops;           /* of all steps that were timed */
   int steps;
+  bool recompute;
 } row;
 
 typedef struct {
+  rp_device *dev;
   rp_model_settings m;
   rp_optim_settings optim;
   double clip;
-  int batch, T; /* batch: of all ranks together */
-  bool recompute;
+  int batch, T;   /* batch: of all ranks together */
+  bool recompute; /* where it must fit; else where it would not fit without */
   rp_shard shard;
   rp_comm *comm; /* NULL: alone */
   int ranks;
@@ -40,7 +43,7 @@ typedef struct {
 static int own_batch(const task *t) { return t->batch / t->ranks; }
 
 typedef struct {
-  rp_device *d;
+  rp_device *d; /* the task's */
   rp_queue *q;
   rp_params params;
   rp_optimizer opt;
@@ -62,7 +65,6 @@ static void rig_close(rig *g) {
     rp_device_free(g->d, g->loss);
   }
   rp_queue_close(g->q);
-  rp_device_close(g->d);
   *g = (rig){0};
 }
 
@@ -80,21 +82,66 @@ static rp_status upload_tokens(rig *g, const task *t, rp_error *err) {
   return st;
 }
 
+static bool in_parts(const task *t) { return t->ranks > 1 && rp_shard_parts(t->shard); }
+
+static rp_net_opts net_opts(const task *t, rp_dtype dtype) {
+  return (rp_net_opts){
+      .batch = own_batch(t), .T = t->T, .dtype = dtype, .train = true, .recompute = t->recompute};
+}
+
+/* Bytes of a rank. */
+static rp_status need_of(const task *t, rp_dtype dtype, double *bytes, rp_error *err) {
+  rp_shape shape = {0};
+  rp_layout lay = {0};
+  rp_net_bytes net;
+  rp_status st = RP_OK;
+  const rp_net_opts o = net_opts(t, dtype);
+  const rp_dtype real = rp_device_real(t->dev);
+  RP_GO(rp_shape_make(&shape, &t->m, err));
+  RP_GO(rp_layout_make(&lay, &shape, 0, in_parts(t) ? t->ranks : 1, err));
+  RP_GO(rp_net_plan(t->dev, &t->m, &o, &net, err));
+  const rp_params_bytes p = rp_params_plan(&lay, real, dtype, true);
+  *bytes = (double)(p.masters + p.copy + p.grads + net.acts + net.tmp + net.scratch + net.tables) +
+           (double)rp_optimizer_plan(&lay, real, t->optim.name);
+fail:
+  rp_layout_free(&lay);
+  rp_shape_free(&shape);
+  return st;
+}
+
+/* Recomputes where all activations would not fit. */
+static rp_status fit(task *t, const rp_bench_opts *o, rp_dtype dtype, rp_error *err) {
+  char takes[32], there[32];
+  double need;
+  const double free = (double)rp_bench_memory(t->dev, o->memory);
+  RP_TRY(need_of(t, dtype, &need, err));
+  if (need > free) {
+    t->recompute = true;
+    RP_TRY(need_of(t, dtype, &need, err));
+  }
+  if (need <= free) return RP_OK;
+  rp_format_bytes(takes, need);
+  rp_format_bytes(there, free);
+  return rp_fail(err, RP_NO_MEMORY,
+                 "steps of %d sequences of %d tokens take %s of memory in %s, and %s are free; "
+                 "give a smaller --batch, --seq-len or --shape",
+                 own_batch(t), t->T, takes, rp_dtype_name(dtype), there);
+}
+
 static rp_status rig_open(rig *g, const task *t, rp_dtype dtype, rp_error *err) {
   rp_status st = RP_OK;
   const size_t n = (size_t)own_batch(t) * (size_t)t->T * sizeof(int32_t);
-  const bool parts = t->ranks > 1 && rp_shard_parts(t->shard);
-  const rp_net_opts o = {
-      .batch = own_batch(t), .T = t->T, .dtype = dtype, .train = true, .recompute = t->recompute};
+  const bool parts = in_parts(t);
+  const rp_net_opts o = net_opts(t, dtype);
   *g = (rig){0};
-  RP_GO(rp_device_open(&g->d, RP_DEVICE_CPU, err));
+  g->d = t->dev;
   RP_GO(rp_queue_open(&g->q, g->d, err));
   RP_GO(rp_device_alloc(g->d, n, "tokens", &g->ids, err));
   RP_GO(rp_device_alloc(g->d, n, "labels", &g->labels, err));
   RP_GO(rp_device_alloc(g->d, sizeof(rp_loss), "the loss", &g->loss, err));
   RP_GO(rp_params_open_part(&g->params, g->q, &t->m, dtype, true, parts ? rp_comm_rank(t->comm) : 0,
                             parts ? t->ranks : 1, err));
-  RP_GO(rp_params_init(&g->params, 1, err));
+  RP_GO(rp_params_rough(&g->params, 1, err));
   RP_GO(rp_optimizer_open(&g->opt, &g->params, &t->optim, t->clip, err));
   RP_GO(rp_net_open(&g->net, g->q, &t->m, &o, err));
   g->weights = rp_params_weights(&g->params);
@@ -182,31 +229,54 @@ static rp_status time_steps(rig *g, const task *t, const rp_bench_opts *o, row *
 }
 
 /* All patterns in one dtype: the rate before and after, the better of the two. */
-static rp_status bench_dtype(const task *t, const rp_bench_opts *o, row *rows, int n,
+static rp_status bench_dtype(const task *asked, const rp_bench_opts *o, row *rows, int n,
                              rp_error *err) {
   rp_status st = RP_OK;
   rig g = {0};
+  task own = *asked;
+  const task *t = &own;
   double before, after;
   const double seconds = o->seconds > 0 && o->seconds < 1.5 ? o->seconds : 1.5;
-  RP_TRY(rp_bench_product_rate(RP_DEVICE_CPU, rows[0].dtype, seconds, &before, err));
+  RP_TRY(fit(&own, o, rows[0].dtype, err));
+  RP_TRY(rp_bench_product_rate(t->dev, rows[0].dtype, seconds, &before, err));
   RP_GO(rig_open(&g, t, rows[0].dtype, err));
   for (int i = 0; i < n; i++) RP_GO(time_steps(&g, t, o, &rows[i], err));
-  RP_GO(rp_bench_product_rate(RP_DEVICE_CPU, rows[0].dtype, seconds, &after, err));
-  for (int i = 0; i < n; i++) rows[i].rate = t->ranks * (before > after ? before : after);
+  RP_GO(rp_bench_product_rate(t->dev, rows[0].dtype, seconds, &after, err));
+  for (int i = 0; i < n; i++) {
+    rows[i].rate = t->ranks * (before > after ? before : after);
+    rows[i].recompute = t->recompute;
+  }
 fail:
   rig_close(&g);
   return st;
 }
 
-static rp_status default_task(task *t, rp_error *err) {
-  *t = (task){.batch = 4, .T = 1024, .clip = 1, .shard = RP_SHARD_NONE};
-  t->m = rp_bench_shape(12, 768);
+static rp_status one_number(const char *flag, const int64_t *given, size_t n, int *at,
+                            rp_error *err) {
+  if (!n) return RP_OK;
+  if (n > 1 || given[0] < 1 || given[0] > 1 << 24)
+    return rp_fail(err, RP_USAGE, "bench train: --%s takes one number from 1 to %d", flag, 1 << 24);
+  *at = (int)given[0];
+  return RP_OK;
+}
+
+/* On a GPU a model of a billion, so that there is enough to do. */
+static rp_status own_task(task *t, const rp_bench_opts *o, rp_error *err) {
+  const bool gpu = rp_device_apart(t->dev);
+  const rp_model_settings usual = gpu ? rp_bench_shape(24, 2048) : rp_bench_shape(12, 768);
+  t->batch = gpu ? 8 : 4;
+  t->T = gpu ? 4096 : 1024;
+  t->clip = 1;
+  t->shard = RP_SHARD_NONE;
   t->optim = (rp_optim_settings){.name = RP_OPT_ADAMW,
                                  .lr = 1e-4,
                                  .weight_decay = 0.1,
                                  .beta1 = 0.9,
                                  .beta2 = 0.95,
                                  .eps = 1e-8};
+  RP_TRY(rp_bench_own_shape(&t->m, o, &usual, err));
+  RP_TRY(one_number("seq-len", o->seq_lens, o->n_seq_lens, &t->T, err));
+  RP_TRY(one_number("batch", o->batches, o->n_batches, &t->batch, err));
   return rp_pats_uniform(&t->m.pats, (rp_pat){1, 0, 0}, t->m.N, t->m.Hk, err);
 }
 
@@ -227,14 +297,16 @@ static void add_ranks(rp_str *b, const task *t, const row *rows, int n) {
 }
 
 static void add_text(rp_str *b, const task *t, const rp_bench_opts *o, const row *rows, int n) {
-  rp_str_addf(b, "%d layers, d=%d, %d heads of %d, V=%d, T=%d, batch %d; %s, %d threads\n", t->m.N,
-              t->m.d, t->m.H, t->m.h, t->m.V, t->T, t->batch, rp_cpu()->name, rp_threads());
+  rp_str_addf(b, "%d layers, d=%d, %d heads of %d, V=%d, T=%d, batch %d; ", t->m.N, t->m.d, t->m.H,
+              t->m.h, t->m.V, t->T, t->batch);
+  rp_bench_place(b, t->dev);
+  rp_str_add(b, "\n");
   rp_str_add(b, "dtype     pattern          tokens/s   s/step  GFLOP/s  products  share\n");
   for (int i = 0; i < n; i++) {
     const row *r = &rows[i];
-    rp_str_addf(b, "%-9s %-14s %10.1f %8.3f %8.1f %9.1f %5.1f%%\n", rp_dtype_name(r->dtype),
+    rp_str_addf(b, "%-9s %-14s %10.1f %8.3f %8.1f %9.1f %5.1f%%%s\n", rp_dtype_name(r->dtype),
                 r->pattern, r->tokens, r->seconds, r->flops / r->seconds * 1e-9, r->rate * 1e-9,
-                100 * r->flops / r->seconds / r->rate);
+                100 * r->flops / r->seconds / r->rate, r->recompute ? " recomputed" : "");
   }
   for (int i = 0; i < n; i++)
     if (o->ops)
@@ -246,16 +318,19 @@ static void add_text(rp_str *b, const task *t, const rp_bench_opts *o, const row
 static void add_json(rp_str *b, const task *t, const row *rows, int n) {
   rp_str_addf(b,
               "{\"layers\":%d,\"d\":%d,\"heads\":%d,\"d_head\":%d,\"vocab\":%d,\"seq_len\":%d,"
-              "\"batch\":%d,\"threads\":%d,\"cases\":[",
-              t->m.N, t->m.d, t->m.H, t->m.h, t->m.V, t->T, t->batch, rp_threads());
+              "\"batch\":%d,\"device\":\"%s\",\"threads\":%d,\"processor\":",
+              t->m.N, t->m.d, t->m.H, t->m.h, t->m.V, t->T, t->batch, rp_device_name(t->dev),
+              rp_threads());
+  rp_json_add_string(b, rp_device_label(t->dev));
+  rp_str_add(b, ",\"cases\":[");
   for (int i = 0; i < n; i++) {
     const row *r = &rows[i];
     rp_str_addf(b,
                 "%s{\"dtype\":\"%s\",\"pattern\":\"%s\",\"tokens_per_second\":%.6g,"
                 "\"seconds_per_step\":%.6g,\"flops_per_step\":%.6g,\"product_rate\":%.6g,"
-                "\"share\":%.4g,\"loss\":%.6g}",
+                "\"share\":%.4g,\"recompute\":%s,\"loss\":%.6g}",
                 i ? "," : "", rp_dtype_name(r->dtype), r->pattern, r->tokens, r->seconds, r->flops,
-                r->rate, r->flops / r->seconds / r->rate, r->loss);
+                r->rate, r->flops / r->seconds / r->rate, r->recompute ? "true" : "false", r->loss);
     if (t->ranks > 1) {
       b->len--; /* the brace */
       rp_str_addf(b, ",\"ranks\":%d,\"sent\":%.6g,\"collectives\":%.6g,\"waited\":%.6g}", t->ranks,
@@ -315,25 +390,45 @@ static rp_status bench_ranks(task *t, const rp_bench_opts *o, char **text, rp_er
   return bench(t, o, text, err);
 }
 
+static rp_status bench_config(task *t, const rp_config *c, const rp_bench_opts *o, char **text,
+                              rp_error *err) {
+  rp_settings s;
+  if (rp_bench_told_shape(o) || o->n_seq_lens || o->n_batches)
+    return rp_fail(err, RP_USAGE,
+                   "a shape by flags (--shape, --batch ...) and a configuration: give one of the "
+                   "two");
+  RP_TRY(rp_settings_read(&s, c, 1, err));
+  *t = (task){t->dev,
+              s.model,
+              s.optim,
+              s.trainer.clip,
+              s.train.batch,
+              s.train.T,
+              s.trainer.recompute,
+              s.trainer.shard,
+              NULL,
+              1};
+  const rp_status st = bench_ranks(t, o, text, err);
+  rp_settings_free(&s);
+  return st;
+}
+
+static rp_status bench_own(task *t, const rp_bench_opts *o, char **text, rp_error *err) {
+  rp_status st = own_task(t, o, err);
+  if (!st) st = bench_ranks(t, o, text, err);
+  rp_pats_free(&t->m.pats);
+  return st;
+}
+
 rp_status rp_bench_train(const rp_config *c, const rp_bench_opts *opts, char **text,
                          rp_error *err) {
   rp_bench_opts o;
-  task t;
+  task t = {0};
   rp_bench_defaults(&o);
   if (opts) o = *opts;
   *text = NULL;
-  if (c) {
-    rp_settings s;
-    RP_TRY(rp_settings_read(&s, c, 1, err));
-    t = (task){s.model,         s.optim,   s.trainer.clip,
-               s.train.batch,   s.train.T, s.trainer.recompute,
-               s.trainer.shard, NULL,      1};
-    const rp_status st = bench_ranks(&t, &o, text, err);
-    rp_settings_free(&s);
-    return st;
-  }
-  RP_TRY(default_task(&t, err));
-  const rp_status st = bench_ranks(&t, &o, text, err);
-  rp_pats_free(&t.m.pats);
+  rp_status st = rp_bench_device(&t.dev, o.device, false, err);
+  if (!st) st = c ? bench_config(&t, c, &o, text, err) : bench_own(&t, &o, text, err);
+  rp_device_close(t.dev);
   return st;
 }

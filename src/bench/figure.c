@@ -7,15 +7,17 @@
 #include "bench/rate.h"
 
 /* Whoever gives little time gets a rough answer: a smaller product, and not twice. */
-rp_status rp_limits_measure(rp_limits *l, rp_dtype dtype, double seconds, rp_error *err) {
+rp_status rp_limits_measure(rp_limits *l, rp_device *d, rp_dtype dtype, double seconds,
+                            rp_error *err) {
   double product, read, copy;
   double *best = &l->product[dtype == RP_BF16];
   const bool rough = seconds < RP_BENCH_ROUGH;
   if (rough && *best > 0) return RP_OK;
-  RP_TRY(rp_bench_product_rate(RP_DEVICE_CPU, dtype, seconds, &product, err));
-  RP_TRY(rp_bench_memory_rate(seconds, &read, &copy, err));
+  RP_TRY(rp_bench_product_rate(d, dtype, seconds, &product, err));
+  RP_TRY(rp_bench_memory_rate(d, seconds, &read, &copy, err));
   if (product > *best) *best = product;
   if (read > l->read) l->read = read;
+  if (copy > l->copy) l->copy = copy;
   return RP_OK;
 }
 

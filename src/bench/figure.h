@@ -14,11 +14,12 @@
 
 typedef struct {
   double product[2]; /* FLOP/s in float32, bfloat16; 0: not measured */
-  double read;       /* bytes/s */
+  double read, copy; /* bytes/s; copy: read and written */
 } rp_limits;
-/* Measures for about `seconds` each what `dtype` needs; a rate that was there stays if it was
+/* Measures on the device for about `seconds` each what `dtype` needs; a rate that was there stays if it was
  * higher: what disturbs a measurement only makes it slower. */
-rp_status rp_limits_measure(rp_limits *l, rp_dtype dtype, double seconds, rp_error *err);
+rp_status rp_limits_measure(rp_limits *l, rp_device *d, rp_dtype dtype, double seconds,
+                            rp_error *err);
 
 typedef struct {
   bool decode;      /* else prefill */

@@ -12,8 +12,10 @@ typedef struct {
 
 static rp_status need_at(void *ctx, int64_t batch, double *need, rp_error *err) {
   rp_mixer_work *work = ctx;
+  (void)err;
   work->batch = batch;
-  return rp_mixer_need(work, need, err);
+  *need = rp_mixer_need(work);
+  return RP_OK;
 }
 
 /* The batch that a figure is of, its counts, and whether one head stands for all. */
@@ -24,13 +26,14 @@ static rp_status prepare(const bench *b, rp_mixer_work *work, rp_figure *f, doub
   work->batch = f->batch;
   rp_mixer_count(work, f);
   *limit = rp_figure_limit(f, b->l);
-  RP_TRY(rp_mixer_need(work, need, err));
+  *need = rp_mixer_need(work);
   if (*limit <= RP_MIXER_WHOLE_SECONDS && *limit <= b->w->o.patience &&
       *need <= (double)b->w->memory)
     return RP_OK;
   f->one_head = rp_mixer_one_head(work);
   *limit /= work->slices;
-  return rp_mixer_need(work, need, err);
+  *need = rp_mixer_need(work);
+  return RP_OK;
 }
 
 static rp_status figure(bench *b, rp_figure *f, const char *pattern, rp_error *err) {
@@ -40,6 +43,7 @@ static rp_status figure(bench *b, rp_figure *f, const char *pattern, rp_error *e
   double need, limit;
   rp_snprintf(f->pattern, sizeof f->pattern, "%s", pattern);
   RP_GO(rp_mixer_work_make(&work, &b->w->m, pattern, err));
+  work.dev = b->w->dev;
   work.dtype = f->dtype;
   work.decode = f->decode;
   work.core = b->core;
@@ -82,9 +86,9 @@ rp_status rp_mixer_figures(const rp_work *w, bool core, rp_limits *l, rp_figures
       w->Ts * w->patterns * (rp_work_does(w, false) + rp_work_does(w, true) * w->batches);
   bench b = {.w = w, .l = l, .all = all, .core = core, .of = w->dtypes * each};
   for (int i = 0; i < w->dtypes; i++) {
-    RP_TRY(rp_limits_measure(l, w->dtype[i], seconds, err));
+    RP_TRY(rp_limits_measure(l, w->dev, w->dtype[i], seconds, err));
     RP_TRY(in_dtype(&b, w->dtype[i], err));
-    RP_TRY(rp_limits_measure(l, w->dtype[i], seconds, err));
+    RP_TRY(rp_limits_measure(l, w->dev, w->dtype[i], seconds, err));
   }
   return rp_work_any(w, all, err);
 }

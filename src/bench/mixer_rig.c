@@ -55,13 +55,17 @@ void rp_mixer_count(const rp_mixer_work *w, rp_figure *f) {
 
 /* ---- the rig ---- */
 
+/* What is timed apart. ALL: where there is nothing to be told apart. */
+enum { ALL, SHARED, SLICED, ATTEND, PARTS };
+
 typedef struct {
   const rp_mixer_work *w;
   rp_device *d;
   rp_queue *q;
   rp_run run;
   rp_ptr memory;
-  size_t bytes; /* of memory */
+  size_t bytes; /* of a side's memory */
+  int sides;    /* rigs beside each other */
   rp_tensor weight[RP_SLOTS], x;
   rp_ptr acts; /* of the kind of layer, where the whole is timed */
   /* By hand: norm(x) [n, d]; projection [n, P]; q and attention [n, H*h]; k~, v~ [n, Hk*h] */
@@ -69,6 +73,7 @@ typedef struct {
   rp_ptr cells;
   size_t cell, ints; /* bytes of a session's, and ints of its lists and tables */
   rp_bench_cold cold;
+  rp_bench_window window[PARTS]; /* of a GPU */
   double attend[RP_FIGURE_RUNS];
   int runs;
 } rig;
@@ -247,15 +252,11 @@ static double beyond(const rp_mixer_work *w) {
   return (double)pool_blocks(w) * block + (double)tokens(w) * row;
 }
 
-rp_status rp_mixer_need(const rp_mixer_work *w, double *bytes, rp_error *err) {
-  rig g = {.w = w};
-  *bytes = beyond(w);
-  if (tokens(w) > INT32_MAX || pool_blocks(w) > INT32_MAX) return RP_OK;
-  RP_TRY(rp_device_open(&g.d, RP_DEVICE_CPU, err));
+double rp_mixer_need(const rp_mixer_work *w) {
+  rig g = {.w = w, .d = w->dev};
+  if (tokens(w) > INT32_MAX || pool_blocks(w) > INT32_MAX) return beyond(w);
   plan(&g);
-  *bytes = (double)g.bytes + (double)g.run.scratch + (w->decode ? RP_BENCH_COLD : 0);
-  rp_device_close(g.d);
-  return RP_OK;
+  return (double)g.bytes + (double)g.run.scratch + (w->decode ? RP_BENCH_COLD : 0);
 }
 
 /* ---- contents ---- */
@@ -325,25 +326,69 @@ static void fill(rig *g) {
                                      .rows = g->w->decode ? r->rows : (rp_rows){.count = 0}});
 }
 
+/* ---- of a GPU, parts side by side ---- */
+
+/* Turns to a side. */
+static void turn(rig *g, int side) { carve(g, g->memory.at + (size_t)side * g->bytes); }
+
+static void put_all_of(void *ctx, int side) {
+  turn(ctx, side);
+  put_all(ctx);
+}
+static void put_shared_of(void *ctx, int side) {
+  turn(ctx, side);
+  put_norm(ctx);
+}
+static void put_sliced_of(void *ctx, int side) {
+  turn(ctx, side);
+  put_gate(ctx);
+  put_attend(ctx);
+  put_rest(ctx);
+}
+static void put_attend_of(void *ctx, int side) {
+  turn(ctx, side);
+  put_attend(ctx);
+}
+
+static rp_status open_windows(rig *g, double seconds, rp_error *err) {
+  static void (*const puts[PARTS])(void *, int) = {put_all_of, put_shared_of, put_sliced_of,
+                                                   put_attend_of};
+  const rp_mixer_work *w = g->w;
+  const bool wanted[PARTS] = {w->slices == 1, w->slices > 1 && !w->core, w->slices > 1, by_hand(w)};
+  for (int i = 0; i < PARTS; i++) {
+    if (!wanted[i]) continue;
+    g->window[i] = (rp_bench_window){.q = g->q, .put = puts[i], .ctx = g, .sides = g->sides};
+    RP_TRY(rp_bench_window_open(&g->window[i], seconds, err));
+  }
+  return RP_OK;
+}
+
 static rp_status rig_open(rig *g, double seconds, rp_error *err) {
-  RP_TRY(rp_device_open(&g->d, RP_DEVICE_CPU, err));
+  const bool gpu = rp_device_apart(g->w->dev);
+  g->d = g->w->dev;
   RP_TRY(rp_queue_open(&g->q, g->d, err));
-  if (g->w->decode) RP_TRY(rp_bench_cold_open(&g->cold, seconds, err));
+  if (g->w->decode && !gpu) RP_TRY(rp_bench_cold_open(&g->cold, seconds, err));
   plan(g);
+  g->bytes = (g->bytes + 255) / 256 * 256;
+  g->sides = g->w->decode ? rp_bench_sides(g->d, (double)g->bytes) : 1;
   RP_TRY(rp_queue_reserve(g->q, g->run.scratch, err));
-  RP_TRY(rp_device_alloc(g->d, g->bytes, "a layer's benchmark", &g->memory, err));
-  carve(g, g->memory.at);
-  RP_TRY(upload_rows(g, err));
-  fill(g);
-  return rp_wait(g->q, err);
+  RP_TRY(
+      rp_device_alloc(g->d, (size_t)g->sides * g->bytes, "a layer's benchmark", &g->memory, err));
+  for (int i = 0; i < g->sides; i++) {
+    turn(g, i);
+    RP_TRY(upload_rows(g, err));
+    fill(g);
+  }
+  RP_TRY(rp_wait(g->q, err));
+  return gpu ? open_windows(g, seconds, err) : RP_OK;
 }
 
 static void rig_close(rig *g) {
   if (g->q) rp_wait(g->q, NULL);
+  for (int i = 0; i < PARTS; i++) rp_bench_window_close(&g->window[i]);
   if (g->memory.at) rp_device_free(g->d, g->memory);
   rp_bench_cold_close(&g->cold);
   rp_queue_close(g->q);
-  rp_device_close(g->d);
   rp_free(g);
 }
 
@@ -358,11 +403,22 @@ static rp_status lap(rig *g, double *at, double *part, rp_error *err) {
   return RP_OK;
 }
 
+/* The parts that there are, each over and over. */
+static rp_status once_in_windows(rig *g, double *seconds, rp_error *err) {
+  double took[PARTS] = {0};
+  for (int i = 0; i < PARTS; i++)
+    if (g->window[i].tape) RP_TRY(rp_bench_window_run(&g->window[i], &took[i], err));
+  *seconds = took[ALL] + took[SHARED] + g->w->slices * took[SLICED];
+  g->attend[g->runs++] = g->w->slices * took[ATTEND];
+  return RP_OK;
+}
+
 static rp_status once(void *ctx, double *seconds, bool *done, rp_error *err) {
   rig *g = ctx;
   double shared = 0, sliced = 0, attend = 0;
   (void)done;
-  if (g->w->decode) rp_bench_cold_run(&g->cold);
+  if (rp_device_apart(g->d)) return once_in_windows(g, seconds, err);
+  rp_bench_cold_run(&g->cold);
   double at = rp_now();
   if (!by_hand(g->w)) {
     put_whole(g);

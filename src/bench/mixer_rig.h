@@ -2,7 +2,7 @@
  * scan, attention, output gate) or its core (gate, scan, attention alone). A prefill is `batch`
  * sequences of T tokens in one call; a decode the step that makes `batch` sequences T tokens
  * long, over caches whose blocks hold whatever they hold, with nothing of it in the processor's
- * caches. One thread's. */
+ * caches: of a GPU, several rigs take turns. One thread's. */
 #ifndef RP_BENCH_MIXER_RIG_H
 #define RP_BENCH_MIXER_RIG_H
 
@@ -10,6 +10,7 @@
 #include "model/kind.h"
 
 typedef struct {
+  rp_device *dev;      /* the caller's */
   rp_model_settings m; /* one layer without its FFN; pats owned */
   int slices;          /* 1; or into how many of what is timed the heads were cut */
   rp_dtype dtype;
@@ -17,7 +18,7 @@ typedef struct {
   int64_t T, batch;
 } rp_mixer_work;
 
-/* The layer of `model` in a pattern text for its key-value heads. */
+/* The layer of `model` in a pattern text for its key-value heads; its device is to be set. */
 rp_status rp_mixer_work_make(rp_mixer_work *w, const rp_model_settings *model, const char *pattern,
                              rp_error *err);
 void rp_mixer_work_free(rp_mixer_work *w); /* {0} is fine */
@@ -28,7 +29,7 @@ bool rp_mixer_one_head(rp_mixer_work *w);
 /* FLOPs, bytes, tokens and cache of one run, of all heads: of a work that is not cut. */
 void rp_mixer_count(const rp_mixer_work *w, rp_figure *f);
 /* Bytes that a rig takes, without allocating. */
-rp_status rp_mixer_need(const rp_mixer_work *w, double *bytes, rp_error *err);
+double rp_mixer_need(const rp_mixer_work *w);
 /* Opens, times, closes; of all heads. warm: one run in front is not timed. */
 rp_status rp_mixer_time(const rp_mixer_work *w, rp_figure *f, bool warm, double seconds,
                         rp_error *err);

@@ -1,17 +1,52 @@
 #include "bench/rate.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/cpu.h"
 #include "base/log.h"
 #include "base/rng.h"
+#include "ops/cpu/cpu_device.h"
 
 void rp_bench_defaults(rp_bench_opts *o) { *o = (rp_bench_opts){.size = sizeof *o}; }
 
-rp_status rp_bench_box_open(rp_bench_box *b, rp_device_kind kind, size_t bytes, rp_error *err) {
+/* ---- devices ---- */
+
+rp_status rp_bench_device(rp_device **d, const char *name, bool levels, rp_error *err) {
+  *d = NULL;
+  if (!name || strcmp(name, "auto") == 0 || strcmp(name, "cpu") == 0)
+    return rp_device_open(d, RP_DEVICE_CPU, err);
+  if (strcmp(name, "cuda") == 0) {
+    rp_error why;
+    rp_device_kind kind = RP_DEVICE_CUDA;
+    rp_status st = levels ? RP_OK : rp_device_choose(name, &kind, &why);
+    if (!st) st = rp_device_open(d, kind, &why);
+    return st ? rp_fail(err, st, "device cuda: %s", why.text) : RP_OK;
+  }
+  if (levels && strcmp(name, "guard") == 0) return rp_device_open(d, RP_DEVICE_GUARD, err);
+  for (int i = 0; levels && i < RP_CPU_LEVELS; i++)
+    if (strcmp(name, rp_cpu_level_name((rp_cpu_level)i)) == 0)
+      return rp_cpu_device_open(d, (rp_cpu_level)i, err);
+  return rp_fail(err, RP_USAGE, "device %s: no such device; choose auto, cpu%s or cuda", name,
+                 levels ? ", guard, ref, avx2, avx512" : "");
+}
+
+void rp_bench_place(rp_str *b, const rp_device *d) {
+  rp_str_add(b, rp_device_label(d));
+  if (!rp_device_apart(d))
+    rp_str_addf(b, ", %d thread%s", rp_threads(), rp_threads() == 1 ? "" : "s");
+}
+
+/* A GPU keeps some for itself that it does not tell of: contexts, stacks, ends of blocks. */
+uint64_t rp_bench_memory(const rp_device *d, uint64_t asked) {
+  uint64_t there = rp_device_available(d);
+  if (rp_device_apart(d)) there -= there / 32;
+  return asked && asked < there ? asked : there;
+}
+
+rp_status rp_bench_box_open(rp_bench_box *b, rp_device *d, size_t bytes, rp_error *err) {
   rp_status st = RP_OK;
-  *b = (rp_bench_box){0};
-  RP_GO(rp_device_open(&b->d, kind, err));
+  *b = (rp_bench_box){.d = d};
   RP_GO(rp_queue_open(&b->q, b->d, err));
   RP_GO(rp_device_alloc(b->d, bytes, "a benchmark", &b->memory, err));
   return RP_OK;
@@ -23,7 +58,6 @@ fail:
 void rp_bench_box_close(rp_bench_box *b) {
   rp_queue_close(b->q);
   if (b->d) rp_device_free(b->d, b->memory);
-  rp_device_close(b->d);
   *b = (rp_bench_box){0};
 }
 
@@ -32,51 +66,140 @@ void rp_bench_fill(rp_queue *q, rp_tensor t, int64_t n, double spread) {
   enum { CHUNK = 4096 };
   float x[CHUNK];
   rp_rng r;
-  const size_t each = (size_t)rp_dtype_bytes(t.dtype);
   rp_rng_init(&r, 1, RP_RNG_BENCH, 0);
   for (int i = 0; i < CHUNK; i++) x[i] = (float)(spread * rp_rng_normal(&r));
   rp_upload_as(q, t, x, RP_F32, n < CHUNK ? n : CHUNK);
-  for (int64_t at = CHUNK; at < n; at *= 2)
-    rp_op_copy(q, &(rp_copy_args){.dst = rp_tensor_at(t, at).p,
-                                  .src = t.p,
-                                  .bytes = (size_t)(n - at < at ? n - at : at) * each});
+  rp_repeat(q, t, CHUNK, n);
 }
 
-rp_status rp_bench_product_rate(rp_device_kind kind, rp_dtype dtype, double seconds, double *rate,
-                                rp_error *err) {
-  const int side = seconds < RP_BENCH_ROUGH ? 384 : 2048;
-  rp_bench_box b;
-  rp_status st = RP_OK;
-  const size_t n = (size_t)side * (size_t)side;
-  RP_TRY(rp_bench_box_open(&b, kind, 3 * n * 8, err));
-  const rp_dtype real = rp_device_real(b.d), in = dtype == RP_BF16 ? RP_BF16 : real;
-  const rp_gemm_args a = {.M = side,
-                          .N = side,
-                          .K = side,
-                          .tb = 1,
-                          .lda = side,
-                          .ldb = side,
-                          .ldc = side,
-                          .a = {b.memory, in},
-                          .b = {rp_ptr_add(b.memory, n * 8), in},
-                          .c = {rp_ptr_add(b.memory, n * 16), real}};
-  double best = 0;
-  const double from = rp_now();
-  rp_bench_fill(b.q, a.a, (int64_t)n, 1);
-  rp_bench_fill(b.q, a.b, (int64_t)n, 1);
-  RP_GO(rp_queue_reserve(b.q, rp_op_scratch(b.d, RP_OP_gemm, &a), err));
-  for (int i = 0; i < 3 || rp_now() - from < seconds; i++) {
-    const double t = rp_now();
-    rp_op_gemm(b.q, &a);
-    RP_GO(rp_wait(b.q, err));
-    const double took = rp_now() - t;
-    if (i > 0 && (best == 0 || took < best)) best = took;
+/* ---- time ---- */
+
+static rp_status record_window(rp_bench_window *w, rp_error *err) {
+  RP_TRY(rp_record_begin(w->q, err));
+  for (int i = 0; i < w->pieces; i++) w->put(w->ctx, i % w->sides);
+  RP_TRY(rp_record_end(w->q, &w->tape, err));
+  return rp_wait(w->q, err);
+}
+
+/* A window of some milliseconds: of few pieces first, then of as many as these say. */
+rp_status rp_bench_window_open(rp_bench_window *w, double seconds, rp_error *err) {
+  const double whole = seconds / 4 < 5e-3 ? seconds / 4 : 5e-3;
+  double each;
+  if (w->sides < 1) w->sides = 1;
+  w->pieces = w->sides;
+  if (!rp_device_apart(rp_queue_device(w->q))) {
+    w->pieces = w->sides = 1;
+    return RP_OK;
   }
-  *rate = 2.0 * side * side * side / best;
+  for (int i = 0; i < 3; i++) {
+    RP_TRY(record_window(w, err));
+    RP_TRY(rp_bench_window_run(w, &each, err));
+    double n = whole / each;
+    if (n > RP_BENCH_PIECES) n = RP_BENCH_PIECES;
+    if (n <= w->pieces) return RP_OK;
+    w->pieces = ((int)n + w->sides - 1) / w->sides * w->sides;
+    rp_tape_free(w->tape);
+    w->tape = NULL;
+  }
+  return record_window(w, err);
+}
+
+rp_status rp_bench_window_run(rp_bench_window *w, double *seconds, rp_error *err) {
+  const double from = rp_now();
+  if (w->tape)
+    rp_replay(w->q, w->tape);
+  else
+    w->put(w->ctx, 0);
+  RP_TRY(rp_wait(w->q, err));
+  *seconds = (rp_now() - from) / w->pieces;
+  return RP_OK;
+}
+
+void rp_bench_window_close(rp_bench_window *w) {
+  rp_tape_free(w->tape);
+  *w = (rp_bench_window){0};
+}
+
+int rp_bench_sides(const rp_device *d, double bytes) {
+  enum { MOST = 16 };
+  if (!rp_device_apart(d) || bytes <= 0) return 1;
+  const double n = RP_BENCH_COLD / bytes;
+  return n > MOST ? MOST : 1 + (int)n;
+}
+
+/* ---- products ---- */
+
+typedef struct {
+  rp_bench_box b;
+  rp_gemm_args a;
+} product;
+
+static void put_product(void *ctx, int which) {
+  const product *p = ctx;
+  (void)which;
+  rp_op_gemm(p->b.q, &p->a);
+}
+
+/* Into `real`, or on a GPU, whose memory is slow beside its products, into what is multiplied. */
+static rp_status product_open(product *p, rp_device *d, rp_dtype dtype, int side, rp_error *err) {
+  const size_t n = (size_t)side * (size_t)side;
+  const rp_dtype real = rp_device_real(d), in = dtype == RP_BF16 ? RP_BF16 : real;
+  RP_TRY(rp_bench_box_open(&p->b, d, 3 * n * 8, err));
+  p->a = (rp_gemm_args){.M = side,
+                        .N = side,
+                        .K = side,
+                        .tb = 1,
+                        .lda = side,
+                        .ldb = side,
+                        .ldc = side,
+                        .a = {p->b.memory, in},
+                        .b = {rp_ptr_add(p->b.memory, n * 8), in},
+                        .c = {rp_ptr_add(p->b.memory, n * 16), rp_device_apart(d) ? in : real}};
+  rp_bench_fill(p->b.q, p->a.a, (int64_t)n, 1);
+  rp_bench_fill(p->b.q, p->a.b, (int64_t)n, 1);
+  return rp_queue_reserve(p->b.q, rp_op_scratch(d, RP_OP_gemm, &p->a), err);
+}
+
+/* Seconds of one: median and least of what fits into the time. */
+static rp_status time_product(product *p, double seconds, int least_runs, double *median,
+                              double *least, rp_error *err) {
+  enum { MOST = 1024 };
+  double took[MOST];
+  rp_bench_window w = {.q = p->b.q, .put = put_product, .ctx = p};
+  rp_status st = RP_OK;
+  int n = 0;
+  const double from = rp_now();
+  RP_GO(rp_bench_window_open(&w, seconds, err));
+  RP_GO(rp_bench_window_run(&w, &took[0], err)); /* is not counted */
+  while (n < least_runs || (n < MOST && rp_now() - from < seconds))
+    RP_GO(rp_bench_window_run(&w, &took[n++], err));
+  *median = rp_bench_median(took, n); /* sorts */
+  *least = took[0];
 fail:
-  rp_bench_box_close(&b);
+  rp_bench_window_close(&w);
   return st;
 }
+
+rp_status rp_bench_product_rate(rp_device *d, rp_dtype dtype, double seconds, double *rate,
+                                rp_error *err) {
+  const bool gpu = rp_device_apart(d);
+  int side = gpu ? 256 : seconds < RP_BENCH_ROUGH ? 384 : 2048;
+  double median, least;
+  for (bool last = !gpu;;) {
+    product p = {0};
+    rp_status st = product_open(&p, d, dtype, side, err);
+    if (!st) st = time_product(&p, last ? seconds : 0, last ? 2 : 1, &median, &least, err);
+    rp_bench_box_close(&p.b);
+    if (st) return st;
+    if (last) break;
+    last = side == 8192 || median * 8 * 8 > seconds; /* twice the side is eight times the work */
+    if (!last) side *= 2;
+  }
+  *rate = 2.0 * side * side * side / (gpu ? median : least);
+  return RP_OK;
+}
+
+/* ---- memory ---- */
 
 /* The sum of words: memory is read, nothing else costs. Each thread reads several runs side by
  * side and asks for what follows, as the kernels do: a single run leaves a third of the rate
@@ -114,7 +237,7 @@ static size_t cold_bytes(double seconds) {
   return seconds < RP_BENCH_ROUGH ? RP_BENCH_COLD / 4 : RP_BENCH_COLD;
 }
 
-rp_status rp_bench_memory_rate(double seconds, double *read, double *copy, rp_error *err) {
+static rp_status host_memory_rate(double seconds, double *read, double *copy, rp_error *err) {
   const size_t bytes = cold_bytes(seconds);
   const int64_t n = (int64_t)(bytes / sizeof(uint64_t));
   const int threads = rp_threads();
@@ -142,6 +265,69 @@ fail:
   return st;
 }
 
+/* A copy, and where the device has it a sum of squares of what is copied. */
+typedef struct {
+  rp_bench_box b;
+  size_t bytes; /* of a half */
+  rp_sumsq_args sum;
+  bool reads;
+} traffic;
+enum { RANGES = 16 };
+
+static void put_traffic(void *ctx, int which) {
+  const traffic *t = ctx;
+  (void)which;
+  if (t->reads)
+    rp_op_sumsq(t->b.q, &t->sum);
+  else
+    rp_op_copy(t->b.q, &(rp_copy_args){rp_ptr_add(t->b.memory, t->bytes), t->b.memory, t->bytes});
+}
+
+static rp_status time_traffic(traffic *t, double seconds, double *rate, rp_error *err) {
+  rp_bench_window w = {.q = t->b.q, .put = put_traffic, .ctx = t};
+  rp_status st = RP_OK;
+  double best = 0, took;
+  RP_GO(rp_bench_window_open(&w, seconds, err));
+  const double from = rp_now();
+  for (int i = 0; i < 2 || rp_now() - from < seconds; i++) {
+    RP_GO(rp_bench_window_run(&w, &took, err));
+    if (best == 0 || took < best) best = took;
+  }
+  *rate = (t->reads ? 1.0 : 2.0) * (double)t->bytes / best;
+fail:
+  rp_bench_window_close(&w);
+  return st;
+}
+
+static rp_status gpu_memory_rate(rp_device *d, double seconds, double *read, double *copy,
+                                 rp_error *err) {
+  traffic t = {.bytes = 2 * cold_bytes(seconds)};
+  rp_range range[RANGES];
+  rp_status st = RP_OK;
+  double sum = 0;
+  const int64_t n = (int64_t)(t.bytes / sizeof(float)) / RANGES;
+  for (int i = 0; i < RANGES; i++) range[i] = (rp_range){.offset = i * n, .n = n};
+  RP_GO(rp_bench_box_open(&t.b, d, 2 * t.bytes + sizeof range + RANGES * sizeof(double), err));
+  const rp_ptr rest = rp_ptr_add(t.b.memory, 2 * t.bytes);
+  t.sum = (rp_sumsq_args){RANGES, rest, {{t.b.memory, RP_F32}}, rp_ptr_add(rest, sizeof range)};
+  rp_upload(t.b.q, rest, range, sizeof range);
+  rp_bench_fill(t.b.q, (rp_tensor){t.b.memory, RP_F32}, RANGES * n, 1);
+  RP_GO(time_traffic(&t, seconds / 2, copy, err));
+  t.reads = rp_device_has(d, RP_OP_sumsq);
+  if (t.reads) RP_GO(rp_queue_reserve(t.b.q, rp_op_scratch(d, RP_OP_sumsq, &t.sum), err));
+  if (t.reads) RP_GO(time_traffic(&t, seconds / 2, &sum, err));
+  *read = sum > *copy ? sum : *copy;
+fail:
+  rp_bench_box_close(&t.b);
+  return st;
+}
+
+rp_status rp_bench_memory_rate(rp_device *d, double seconds, double *read, double *copy,
+                               rp_error *err) {
+  return rp_device_apart(d) ? gpu_memory_rate(d, seconds, read, copy, err)
+                            : host_memory_rate(seconds, read, copy, err);
+}
+
 rp_status rp_bench_cold_open(rp_bench_cold *c, double seconds, rp_error *err) {
   const size_t bytes = cold_bytes(seconds);
   *c = (rp_bench_cold){.at = rp_malloc(bytes, 1), .n = (int64_t)(bytes / sizeof *c->at)};
@@ -150,7 +336,9 @@ rp_status rp_bench_cold_open(rp_bench_cold *c, double seconds, rp_error *err) {
   return RP_OK;
 }
 
-void rp_bench_cold_run(rp_bench_cold *c) { read_once(c->at, c->n, rp_threads(), &c->sum); }
+void rp_bench_cold_run(rp_bench_cold *c) {
+  if (c->at) read_once(c->at, c->n, rp_threads(), &c->sum);
+}
 
 void rp_bench_cold_close(rp_bench_cold *c) {
   rp_free(c->at);

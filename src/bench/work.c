@@ -4,6 +4,7 @@
 
 #include "base/cpu.h"
 #include "base/json.h"
+#include "bench/rate.h"
 #include "model/store.h"
 
 enum { MOST_BATCH = 1 << 16 };
@@ -87,8 +88,10 @@ static rp_status part(const char *flag, int value, int *at, rp_error *err) {
 }
 
 /* A width without a number of heads has heads of 128, or one that is all of it. */
-static rp_status own_shape(rp_model_settings *m, const rp_bench_opts *o, rp_error *err) {
-  RP_TRY(named_shape(m, o->shape ? o->shape : "1b", err));
+rp_status rp_bench_own_shape(rp_model_settings *m, const rp_bench_opts *o,
+                             const rp_model_settings *usual, rp_error *err) {
+  *m = *usual;
+  if (o->shape) RP_TRY(named_shape(m, o->shape, err));
   RP_TRY(part("layers", o->layers, &m->N, err));
   RP_TRY(part("width", o->width, &m->d, err));
   RP_TRY(part("vocab", o->vocab, &m->V, err));
@@ -122,22 +125,23 @@ static rp_status file_shape(rp_model_settings *m, const char *path, rp_error *er
   return st;
 }
 
-static bool told_shape(const rp_bench_opts *o) {
+bool rp_bench_told_shape(const rp_bench_opts *o) {
   return o->shape || o->layers || o->width || o->heads || o->kv_heads || o->vocab ||
          o->attention_only;
 }
 
 static rp_status read_shape(rp_work *w, const rp_config *c, rp_error *err) {
-  if ((c || w->o.model) && told_shape(&w->o))
+  if ((c || w->o.model) && rp_bench_told_shape(&w->o))
     return rp_fail(err, RP_USAGE,
                    "a shape by flags (--shape, --layers ...) and a %s: give one of the two",
                    c ? "configuration" : "model");
   if (c && w->o.model)
     return rp_fail(err, RP_USAGE, "--model and a configuration: give one of the two");
   if (w->o.model && !w->kind->one_layer) return RP_OK;
+  const rp_model_settings usual = rp_bench_shape(24, 2048);
   RP_TRY(w->o.model ? file_shape(&w->m, w->o.model, err)
          : c        ? config_shape(&w->m, c, err)
-                    : own_shape(&w->m, &w->o, err));
+                    : rp_bench_own_shape(&w->m, &w->o, &usual, err));
   if (w->kind->one_layer) {
     if (w->m.cell == RP_CELL_IDENTITY)
       return rp_fail(err, RP_USAGE, "bench %s: layers of this kind (identity) have no mixer",
@@ -219,8 +223,8 @@ rp_status rp_work_read(rp_work *w, const rp_work_kind *kind, const rp_config *c,
   if (w->o.seconds <= 0) w->o.seconds = kind->seconds;
   if (w->o.patience <= 0) w->o.patience = kind->patience;
   if (w->o.tokens <= 0) w->o.tokens = w->o.paper ? kind->paper_tokens : kind->tokens;
-  w->memory = rp_memory_available();
-  if (w->o.memory && w->o.memory < w->memory) w->memory = w->o.memory;
+  RP_TRY(rp_bench_device(&w->dev, w->o.device, false, err));
+  w->memory = rp_bench_memory(w->dev, w->o.memory);
   if (w->o.only && strcmp(w->o.only, "prefill") && strcmp(w->o.only, "decode"))
     return rp_fail(err, RP_USAGE, "--only %s: choose prefill or decode", w->o.only);
   RP_TRY(read_shape(w, c, err));
@@ -231,6 +235,7 @@ rp_status rp_work_read(rp_work *w, const rp_work_kind *kind, const rp_config *c,
 void rp_work_free(rp_work *w) {
   for (int i = 0; i < RP_WORK_MOST; i++) rp_free(w->pattern[i]);
   rp_model_settings_free(&w->m);
+  rp_device_close(w->dev);
   *w = (rp_work){0};
 }
 
@@ -259,11 +264,11 @@ char *rp_work_head(const rp_work *w, const rp_model_settings *m) {
   if (w->o.json) {
     rp_str_addf(&b,
                 "\"bench\":\"%s\",\"layers\":%d,\"width\":%d,\"heads\":%d,\"kv_heads\":%d,"
-                "\"head_width\":%d,\"ffn_width\":%d,\"vocab\":%d,\"recurrence\":%s,\"threads\":%d,"
-                "\"processor\":",
+                "\"head_width\":%d,\"ffn_width\":%d,\"vocab\":%d,\"recurrence\":%s,"
+                "\"device\":\"%s\",\"threads\":%d,\"processor\":",
                 w->kind->name, m->N, m->d, m->H, m->Hk, m->h, m->f, m->V,
-                m->apply_re ? "true" : "false", rp_threads());
-    rp_json_add_string(&b, rp_cpu()->name);
+                m->apply_re ? "true" : "false", rp_device_name(w->dev), rp_threads());
+    rp_json_add_string(&b, rp_device_label(w->dev));
     return rp_str_take(&b);
   }
   return rp_work_title(w, m);
@@ -276,8 +281,8 @@ char *rp_work_title(const rp_work *w, const rp_model_settings *m) {
   rp_str_addf(&b, "d=%d, %d heads of %d", m->d, m->H, m->h);
   if (m->Hk != m->H) rp_str_addf(&b, " (%d key-value)", m->Hk);
   if (!w->kind->one_layer) rp_str_addf(&b, ", f=%d, V=%d", m->f, m->V);
-  rp_str_addf(&b, "%s; %s, %d thread%s", m->apply_re ? "" : ", attention only", rp_cpu()->name,
-              rp_threads(), rp_threads() == 1 ? "" : "s");
+  rp_str_addf(&b, "%s; ", m->apply_re ? "" : ", attention only");
+  rp_bench_place(&b, w->dev);
   return rp_str_take(&b);
 }
 

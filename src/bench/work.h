@@ -27,7 +27,8 @@ typedef struct {
   int patterns;
   int64_t T[RP_WORK_MOST], batch[RP_WORK_MOST];
   int Ts, batches;
-  uint64_t memory; /* bytes that may be used, free now */
+  rp_device *dev;
+  uint64_t memory; /* bytes of it that may be used, free now */
 } rp_work;
 
 /* Reads and checks all; RP_USAGE names the flag. rp_work_free in any case. */
@@ -39,6 +40,10 @@ bool rp_work_does(const rp_work *w, bool decode);
 /* A RAT+ model of N layers of width d, heads of 128 (one of d where that does not divide), f = 4d,
  * V=32000; its patterns are to be set. */
 rp_model_settings rp_bench_shape(int N, int d);
+/* `usual`, or --shape in its place, with the parts that the options replace; patterns as they were. */
+rp_status rp_bench_own_shape(rp_model_settings *m, const rp_bench_opts *o,
+                             const rp_model_settings *usual, rp_error *err);
+bool rp_bench_told_shape(const rp_bench_opts *o); /* whether one of these options is given */
 /* The words between separators, each a copy; at most RP_WORK_MOST. */
 rp_status rp_bench_split(const char *text, char separator, char **out, int *n, rp_error *err);
 rp_status rp_bench_dtype(const char *name, rp_dtype *t, rp_error *err);

@@ -125,7 +125,8 @@ rp_tensor rp_params_piece(const rp_params *p, const rp_tensor group[2], const rp
   return rp_tensor_at(group[t->group], piece->at);
 }
 
-rp_status rp_params_init(rp_params *p, uint64_t seed, rp_error *err) {
+/* rough: a chunk of each tensor is drawn. */
+static rp_status init(rp_params *p, uint64_t seed, bool rough, rp_error *err) {
   rp_status st = RP_OK;
   float *host = rp_malloc(CHUNK, sizeof *host);
   if (!host) return rp_fail_memory(err, CHUNK * sizeof *host, "initial values");
@@ -133,7 +134,7 @@ rp_status rp_params_init(rp_params *p, uint64_t seed, rp_error *err) {
     const rp_param *t = &p->shape.p[i];
     rp_piece piece;
     const rp_tensor to = rp_params_piece(p, p->p, t, &piece);
-    for (int64_t at = 0; at < piece.n; at += CHUNK) {
+    for (int64_t at = 0; at < piece.n && !(rough && at); at += CHUNK) {
       const int64_t n = piece.n - at < CHUNK ? piece.n - at : CHUNK;
       if (t->role == RP_ROLE_ONE || t->role == RP_ROLE_ZERO)
         constant_values(t->role == RP_ROLE_ONE, n, host);
@@ -142,12 +143,21 @@ rp_status rp_params_init(rp_params *p, uint64_t seed, rp_error *err) {
       rp_upload_as(p->q, rp_tensor_at(to, at), host, RP_F32, n);
       RP_GO(rp_wait(p->q, err));
     }
+    if (rough) rp_repeat(p->q, to, CHUNK, piece.n);
   }
   rp_params_round(p);
   st = rp_wait(p->q, err);
 fail:
   rp_free(host);
   return st;
+}
+
+rp_status rp_params_init(rp_params *p, uint64_t seed, rp_error *err) {
+  return init(p, seed, false, err);
+}
+
+rp_status rp_params_rough(rp_params *p, uint64_t seed, rp_error *err) {
+  return init(p, seed, true, err);
 }
 
 rp_status rp_params_load(rp_params *p, const rp_store *s, rp_error *err) {

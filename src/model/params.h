@@ -54,6 +54,8 @@ rp_params_bytes rp_params_plan(const rp_layout *l, rp_dtype real, rp_dtype dtype
 
 /* Initial values by role and settings (model.md 1): Philox of (seed, tensor index, element). */
 rp_status rp_params_init(rp_params *p, uint64_t seed, rp_error *err);
+/* The same whose numbers repeat themselves, made where the weights are: for benchmarks. */
+rp_status rp_params_rough(rp_params *p, uint64_t seed, rp_error *err);
 /* From a store that passed rp_store_check. */
 rp_status rp_params_load(rp_params *p, const rp_store *s, rp_error *err);
 /* One logical tensor in C order to or from the host; n = rows * cols elements, of which only this

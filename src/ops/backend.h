@@ -30,6 +30,7 @@ typedef struct {
   bool reads_host; /* an rp_ptr may be the address of host memory */
   bool keeps_ops;  /* a put takes memory of the host: ops run later */
   void (*close)(rp_device *d);
+  const char *(*label)(const rp_device *d); /* NULL: it is the host's processor and memory */
   /* Zeroed, 64-byte aligned. */
   rp_status (*alloc)(rp_device *d, size_t bytes, const char *what, void **out, rp_error *err);
   void (*free)(rp_device *d, void *p, size_t bytes);

@@ -67,6 +67,10 @@ rp_status rp_device_choose(const char *name, rp_device_kind *kind, rp_error *err
 }
 
 const char *rp_device_name(const rp_device *d) { return d->name; }
+bool rp_device_apart(const rp_device *d) { return d->kind->label != NULL; }
+const char *rp_device_label(const rp_device *d) {
+  return d->kind->label ? d->kind->label(d) : rp_cpu()->name;
+}
 rp_dtype rp_device_real(const rp_device *d) { return d->real; }
 
 /* Room for one more entry, so that noting an allocation cannot fail. */

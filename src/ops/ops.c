@@ -21,6 +21,14 @@ size_t rp_op_args_bytes(rp_op op) {
   return bytes[op];
 }
 
+void rp_repeat(rp_queue *q, rp_tensor t, int64_t have, int64_t n) {
+  for (; have < n; have *= 2)
+    rp_op_copy(q, &(rp_copy_args){.dst = rp_tensor_at(t, have).p,
+                                  .src = t.p,
+                                  .bytes = (size_t)(n - have < have ? n - have : have) *
+                                           (size_t)rp_dtype_bytes(t.dtype)});
+}
+
 bool rp_device_has(const rp_device *d, rp_op op) { return d->kind->has(d, op); }
 
 size_t rp_op_scratch(const rp_device *d, rp_op op, const void *args) {

@@ -297,6 +297,8 @@ RP_OPS(RP_X)
 #undef RP_X
 
 const char *rp_op_name(rp_op op);
+/* Puts copies of the first `have` elements of t behind them until there are n. */
+void rp_repeat(rp_queue *q, rp_tensor t, int64_t have, int64_t n);
 
 /* Whether the device has the op. */
 bool rp_device_has(const rp_device *d, rp_op op);

@@ -164,14 +164,15 @@ static void upload_floats(rp_case_run *r, int t, int64_t poison) {
   float x[CHUNK];
   const int64_t n = r->c.t[t].n;
   const rp_tensor to = {tensor_at(r, t), r->dtype[t]};
-  for (int64_t at = 0; at < n; at += CHUNK) {
+  for (int64_t at = 0; at < n && !(r->c.bench && at); at += CHUNK) {
     const int64_t m = n - at < CHUNK ? n - at : CHUNK;
-    for (int64_t i = 0; i < m && !(r->c.bench && at); i++) {
+    for (int64_t i = 0; i < m; i++) {
       x[i] = (float)rp_case_value(&r->c, t, at + i);
       if (at + i == poison) x[i] = NAN;
     }
     rp_upload_as(r->q, rp_tensor_at(to, at), x, RP_F32, m);
   }
+  if (r->c.bench) rp_repeat(r->q, to, CHUNK, n);
 }
 
 static void upload(rp_case_run *r, int t, int64_t poison) {
@@ -287,11 +288,13 @@ size_t rp_case_memory(const rp_case *c, rp_dtype real) {
   return lay_out(&r, real);
 }
 
-double rp_case_traffic(const rp_case_run *r) {
+double rp_case_traffic(const rp_case *c, rp_dtype real) {
+  rp_case_run r = {.c = *c};
   double sum = 0;
-  for (int t = 0; t < r->c.tensors; t++) {
-    const rp_case_role role = r->c.t[t].role;
-    sum += (double)bytes_of(r, t) * ((role & RP_CASE_IN ? 1 : 0) + (role & RP_CASE_OUT ? 1 : 0));
+  lay_out(&r, real);
+  for (int t = 0; t < c->tensors; t++) {
+    const rp_case_role role = c->t[t].role;
+    sum += (double)bytes_of(&r, t) * ((role & RP_CASE_IN ? 1 : 0) + (role & RP_CASE_OUT ? 1 : 0));
   }
-  return r->c.bytes > 0 ? r->c.bytes : sum;
+  return c->bytes > 0 ? c->bytes : sum;
 }

@@ -72,7 +72,9 @@ typedef struct {
       batch; /* tokens of a sequence, in a step with those before; at most RP_CASE_ROWS sequences */
   int32_t H, Hk, h; /* of a size that is listed H and Hk may be 0: as many as threads */
   rp_pat pat;       /* of every head */
+  int32_t elements; /* of the ops that have none of these sizes; 0: 2^24 */
 } rp_case_bench;
+
 /* What of it an op's case reads; the rest is the op's own. */
 enum { RP_CASE_BY_TOKENS = 1, RP_CASE_BY_WIDTH = 2, RP_CASE_BY_HEADS = 4, RP_CASE_BY_PATTERN = 8 };
 
@@ -103,8 +105,9 @@ struct rp_case {
 /* A case of `op` for tests, by seed, and one for the benchmark. */
 void rp_case_make(rp_case *c, rp_op op, uint64_t seed, bool bf16);
 void rp_case_make_bench(rp_case *c, rp_op op, bool bf16, const rp_case_bench *size);
-/* The sizes at which an op is timed where nobody names others; *n of them, at least one. */
-const rp_case_bench *rp_case_benches(rp_op op, int *n);
+/* The sizes at which an op is timed where nobody names others, on a processor or on a GPU; *n of them,
+ * at least one. */
+const rp_case_bench *rp_case_benches(rp_op op, bool gpu, int *n);
 unsigned rp_case_bench_by(rp_op op); /* RP_CASE_BY_* */
 /* Whether some tensor of the case has the computed dtype, so that bf16 makes a difference. */
 bool rp_case_computes(const rp_case *c);
@@ -155,7 +158,7 @@ rp_status rp_case_bands(rp_case_run *r, rp_error *err);
 void rp_case_close(rp_case_run *r); /* {0} is fine */
 /* Bytes of device memory that a run of it takes, where float32 is `real`. */
 size_t rp_case_memory(const rp_case *c, rp_dtype real);
-/* Bytes that one run reads and writes at least. */
-double rp_case_traffic(const rp_case_run *r);
+/* Bytes that one run reads and writes at least, where float32 is `real`. */
+double rp_case_traffic(const rp_case *c, rp_dtype real);
 
 #endif

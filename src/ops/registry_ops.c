@@ -9,10 +9,11 @@ static int64_t area(int a, int b) { return (int64_t)a * b; }
 /* Of the benchmark: tokens of all sequences, or a step's rows; width. */
 static int tokens(const rp_case *c) { return c->size.batch * (c->size.step ? 1 : c->size.T); }
 static int width(const rp_case *c) { return c->size.H * c->size.h; }
+static int elements(const rp_case *c) { return c->size.elements ? c->size.elements : 1 << 24; }
 
 static void case_zero(rp_case *c) {
   rp_zero_args *a = &c->args.zero;
-  const int n = rp_case_size(c, 1, 100000, 1 << 24);
+  const int n = rp_case_size(c, 1, 100000, elements(c));
   a->bytes = (size_t)n * 4;
   rp_case_tensor *t = rp_case_at(c, &a->p, RP_CASE_I32, n);
   t->role = RP_CASE_INOUT;
@@ -22,7 +23,7 @@ static void case_zero(rp_case *c) {
 
 static void case_copy(rp_case *c) {
   rp_copy_args *a = &c->args.copy;
-  const int n = rp_case_size(c, 1, 100000, 1 << 24);
+  const int n = rp_case_size(c, 1, 100000, elements(c));
   a->bytes = (size_t)n * 4;
   rp_case_at(c, &a->src, RP_CASE_I32, n)->spread = 1000;
   rp_case_at(c, &a->dst, RP_CASE_I32, n)->role = RP_CASE_OUT;
@@ -62,7 +63,7 @@ static void case_table(rp_case *c) {
 /* Exact: rounding to nearest even leaves no choice. */
 static void case_cast(rp_case *c) {
   rp_cast_args *a = &c->args.cast;
-  a->n = rp_case_size(c, 1, 40000, 1 << 24);
+  a->n = rp_case_size(c, 1, 40000, elements(c));
   const bool narrow = c->bench || rp_rng_below(&c->rng, 2);
   rp_case_in(c, &a->src, narrow ? RP_CASE_REAL : RP_CASE_COMPUTE, a->n, 1);
   rp_case_out(c, &a->dst, narrow ? RP_CASE_COMPUTE : RP_CASE_REAL, a->n, a->n, 0);
@@ -605,7 +606,7 @@ static void case_pick(rp_case *c) {
 
 /* Three ranges in two groups, the first of any length. */
 static int ranges(rp_case *c, rp_range r[3], int64_t n[2]) {
-  n[0] = rp_case_size(c, 1, 5000, 1 << 24);
+  n[0] = rp_case_size(c, 1, 5000, elements(c));
   const int64_t second = rp_case_size(c, 1, 100, 768);
   n[1] = rp_case_size(c, 1, 300, 768);
   r[0] = (rp_range){0, n[0], 0, 0.1f};

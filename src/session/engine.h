@@ -10,7 +10,7 @@
  * of its engines are put on q, so q must be idle then. */
 rp_status rp_model_borrow(rp_model **out, rp_queue *q, const rp_model_settings *m, rp_dtype compute,
                           const rp_weights *w, rp_error *err);
-/* A model of these settings with random weights, for benchmarks. */
+/* A model of these settings with random weights that repeat themselves, for benchmarks. */
 rp_status rp_model_random(rp_model **out, const rp_model_settings *m, rp_device_kind kind,
                           rp_dtype dtype, uint64_t seed, rp_error *err);
 const rp_model_settings *rp_model_settings_of(const rp_model *m);

@@ -128,7 +128,7 @@ rp_status rp_model_random(rp_model **out, const rp_model_settings *settings, rp_
   RP_GO(copy_pats(&m->m.pats, &settings->pats, err));
   RP_GO(open_device(m, kind, err));
   RP_GO(rp_params_open(&m->params, m->q, &m->m, dtype, false, err));
-  RP_GO(rp_params_init(&m->params, seed, err));
+  RP_GO(rp_params_rough(&m->params, seed, err));
   RP_GO(rp_wait(m->q, err));
   m->parameters = m->params.shape.total;
   m->weights = rp_params_weights(&m->params);

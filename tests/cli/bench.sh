@@ -62,9 +62,20 @@ says "more than a call holds" 2 "" "more than one call can hold" \
 says "an odd head" 2 "" "heads of an even width" "$R" bench kernel attend --width 6 --heads 2
 says "keys that no query shares" 2 "" "cannot share 3" "$R" bench kernel attend --heads 4 --kv-heads 3
 says "a configuration of a kernel" 2 "" "bench kernel takes no configuration" "$R" bench kernel act lr=1
-says "no such level" 2 "" "must be one of cpu" "$R" bench kernel act --device gpu
+says "no such level" 2 "" "must be one of auto, cpu, cuda, guard" "$R" bench kernel act --device gpu
 says "less than no time" 2 "" "--seconds -1" "$R" bench machine --seconds -1
 says "a time that is none" 2 "" "must be a number" "$R" bench machine --seconds soon
+says "a level of a whole model" 2 "" "device ref: no such device; choose auto, cpu or cuda" \
+  "$R" bench model --device ref
+says "training of a shape by flags" 0 '"seq_len":32,"batch":2,' "*" \
+  "$R" bench train --layers 1 --width 32 --heads 2 --vocab 50 --seq-len 32 --batch 2 --dtype float32 --steps 1 \
+  --seconds 0.1 --pattern D=1 --json
+says "training that fits only when activations are made again" 0 '"recompute":true' "*" \
+  "$R" bench train --layers 8 --width 64 --heads 2 --vocab 50 --seq-len 256 --batch 2 --dtype float32 --steps 1 \
+  --seconds 0.1 --pattern D=1 --json --memory 0.02
+says "training that does not fit" 4 "" "give a smaller --batch" "$R" bench train --batch 4096 --memory 1 --seconds 0.1
+says "training of a shape and a configuration" 2 "" "give one of the two" \
+  "$R" bench train --config "$tiny" --layers 2
 says "no steps" 2 "" "--steps 0: give a count from 1" "$R" bench train --steps 0
 says "a pattern that is none" 2 "" "banana" "$R" bench train --pattern banana
 says "a pattern that sees nothing" 2 "" "D=-1" "$R" bench train --pattern D=-1

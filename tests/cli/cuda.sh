@@ -22,11 +22,14 @@ if "$R" --version | grep -q '^left out:.*cuda'; then
   echo "ok - with a driver # SKIP built without CUDA"
 else
   blas=$(basename "$fake"/libcublasLt.so.*)
-  says "a GPU" 0 "GPUs        0: stand-in, compute capability 9.0, 1.00 GiB" "" with "$fake" "$R" info machine
-  says "a GPU as JSON" 0 '"compute_capability":"9.0","memory_bytes":1073741824}]' "" \
+  says "a GPU" 0 "GPUs        0: stand-in, compute capability 8.0, 1.00 GiB" "" with "$fake" "$R" info machine
+  says "a GPU as JSON" 0 '"compute_capability":"8.0","memory_bytes":1073741824}]' "" \
     with "$fake" "$R" info machine --json
   says "it is taken, and the model looked for" 3 "" "x: no such file" \
     with "$fake" "$R" generate --model x --prompt x --device cuda
+  says "its rates" 0 "memory, copy" "" with "$fake" "$R" bench machine --device cuda --seconds 0.01
+  says "rows of a product on it" 0 "GPU 0 (stand-in)" "" with "$fake" \
+    "$R" bench kernel gemm --device cuda --seconds 0.001 --width 32 --batch 1,2 --only decode --json
   mkdir other strange
   cp "$fake/libcuda.so.1" other/
   cp "$fake/libcuda.so.1" "other/$blas"

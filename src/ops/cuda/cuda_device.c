@@ -299,8 +299,11 @@ static void close_device(rp_device *d) {
   rp_free(g);
 }
 
+static const char *label(const rp_device *d) { return ((const rp_cuda *)d->own)->label; }
+
 static const rp_backend backend = {.keeps_ops = true,
                                    .close = close_device,
+                                   .label = label,
                                    .alloc = alloc,
                                    .free = release,
                                    .available = available,
