@@ -6,7 +6,8 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "bench/cost_lines.h"
-#include "bench/rate.h"
+#include "bench/place.h"
+#include "ops/rate.h"
 #include "ops/registry.h"
 
 enum { MOST_ROUNDS = 200, MOST_SIZE = 1 << 20 };
@@ -54,11 +55,11 @@ typedef struct {
   rp_queue *q;
   rp_case_run *run;
   int runs;
-  rp_bench_window window;
+  rp_window window;
 } side;
 
 static void side_close(side *s) {
-  rp_bench_window_close(&s->window);
+  rp_window_close(&s->window);
   for (int i = 0; i < s->runs; i++) rp_case_close(&s->run[i]);
   rp_free(s->run);
   rp_queue_close(s->q);
@@ -76,19 +77,18 @@ static rp_status side_open(side *s, rp_device *d, const rp_case *c, int runs, rp
   s->run = rp_calloc((size_t)runs, sizeof *s->run);
   if (!s->run) return rp_fail_memory(err, (size_t)runs * sizeof *s->run, "the cases of an op");
   for (; s->runs < runs; s->runs++) RP_TRY(rp_case_open(&s->run[s->runs], c, s->q, -1, err));
-  s->window = (rp_bench_window){.q = s->q, .put = put_case, .ctx = s, .sides = runs};
+  s->window = (rp_window){.q = s->q, .put = put_case, .ctx = s, .sides = runs};
   return RP_OK;
 }
 
 /* What memory bounds finds none of its data in the processor's caches. */
-static rp_status once(side *s, rp_bench_cold *cold, double *seconds, rp_error *err) {
-  rp_bench_cold_run(cold);
-  return rp_bench_window_run(&s->window, seconds, err);
+static rp_status once(side *s, rp_cold *cold, double *seconds, rp_error *err) {
+  rp_cold_run(cold);
+  return rp_window_run(&s->window, seconds, err);
 }
 
 /* In turns, so that what slows the machine down slows both. b closed: a alone. */
-static rp_status time_pair(side *a, side *b, rp_bench_cold *cold, double seconds, row *r,
-                           rp_error *err) {
+static rp_status time_pair(side *a, side *b, rp_cold *cold, double seconds, row *r, rp_error *err) {
   double x[MOST_ROUNDS], y[MOST_ROUNDS];
   int n = 0;
   const bool warm = r->f.flops < WARM_FLOPS || a->window.tape;
@@ -100,11 +100,11 @@ static rp_status time_pair(side *a, side *b, rp_bench_cold *cold, double seconds
     if (b->q) RP_TRY(once(b, cold, &y[n], err));
     n++;
   } while (n < MOST_ROUNDS && rp_now() - from < seconds);
-  r->f.seconds = rp_bench_median(x, n); /* sorts */
+  r->f.seconds = rp_median(x, n); /* sorts */
   r->f.least = x[0];
   r->f.most = x[n - 1];
   r->f.runs = n;
-  r->plain = b->q ? rp_bench_median(y, n) : 0;
+  r->plain = b->q ? rp_median(y, n) : 0;
   return RP_OK;
 }
 
@@ -119,14 +119,14 @@ static double limit_of(const row *r, const rp_limits *m, bound *by) {
 /* How often a case is there at once: where memory bounds it, and it fits. */
 static int runs_of(const asked *a, const row *r, bound by) {
   const double bytes = r->f.bytes, most = (double)a->memory / 2 / r->memory;
-  const int n = by == BY_PRODUCTS ? 1 : rp_bench_sides(a->dev, bytes);
+  const int n = by == BY_PRODUCTS ? 1 : rp_rate_sides(a->dev, bytes);
   return n <= most ? n : most < 1 ? 1 : (int)most;
 }
 
 static rp_status bench_case(row *r, const rp_case *c, const asked *a, const rp_limits *m,
                             rp_error *err) {
   side fast = {0}, plain = {0};
-  rp_bench_cold cold = {0};
+  rp_cold cold = {0};
   rp_status st = RP_OK;
   bound by;
   const bool gpu = rp_device_apart(a->dev);
@@ -136,15 +136,15 @@ static rp_status bench_case(row *r, const rp_case *c, const asked *a, const rp_l
   r->reads = c->reads;
   limit_of(r, m, &by);
   RP_GO(side_open(&fast, a->dev, c, runs_of(a, r, by), err));
-  RP_GO(rp_bench_window_open(&fast.window, a->o.seconds, err));
-  if (by != BY_PRODUCTS && !gpu) RP_GO(rp_bench_cold_open(&cold, a->o.seconds, err));
+  RP_GO(rp_window_open(&fast.window, a->o.seconds, err));
+  if (by != BY_PRODUCTS && !gpu) RP_GO(rp_cold_open(&cold, a->o.seconds, err));
   if (!gpu && c->flops < PLAIN_FLOPS && 2 * r->memory <= (double)a->memory) {
     RP_GO(side_open(&plain, a->plain, c, 1, err));
-    RP_GO(rp_bench_window_open(&plain.window, a->o.seconds, err));
+    RP_GO(rp_window_open(&plain.window, a->o.seconds, err));
   }
   RP_GO(time_pair(&fast, &plain, &cold, a->o.seconds, r, err));
 fail:
-  rp_bench_cold_close(&cold);
+  rp_cold_close(&cold);
   side_close(&fast);
   side_close(&plain);
   return st;

@@ -2,8 +2,9 @@
 #include "base/cpu.h"
 #include "base/json.h"
 #include "bench/figure.h"
-#include "bench/rate.h"
+#include "bench/place.h"
 #include "ops/cpu/products.h"
+#include "ops/rate.h"
 #include "ratplus/info.h"
 
 /* One line of the result: rates in FLOP/s or bytes/s, with 1 thread and with all. */
@@ -17,7 +18,7 @@ enum { RATES = 5 };
 static rp_status product(rp_device *d, rp_dtype dtype, int way, double seconds, double *out,
                          rp_error *err) {
   rp_bf16_way_force(way);
-  const rp_status st = rp_bench_product_rate(d, dtype, seconds, out, err);
+  const rp_status st = rp_product_rate(d, dtype, seconds, out, err);
   rp_bf16_way_force(-1);
   return st;
 }
@@ -29,7 +30,7 @@ static rp_status measure(rp_device *d, double seconds, double out[RATES], rp_err
   RP_TRY(product(d, RP_F32, -1, seconds, &out[0], err));
   if (dot) RP_TRY(product(d, RP_BF16, RP_BF16_DOT, seconds, &out[1], err));
   RP_TRY(product(d, RP_BF16, RP_BF16_WIDEN, seconds, &out[2], err));
-  return rp_bench_memory_rate(d, seconds, &out[3], &out[4], err);
+  return rp_memory_rate(d, seconds, &out[3], &out[4], err);
 }
 
 static void add_text(rp_str *b, const rate *r, int threads) {

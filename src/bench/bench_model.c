@@ -3,7 +3,6 @@
 #include "base/log.h"
 #include "base/rng.h"
 #include "bench/cost_lines.h"
-#include "bench/rate.h"
 #include "model/cost.h"
 #include "session/engine.h"
 

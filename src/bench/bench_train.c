@@ -4,11 +4,12 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "base/rng.h"
-#include "bench/rate.h"
+#include "bench/place.h"
 #include "bench/work.h"
 #include "model/cost.h"
 #include "model/net.h"
 #include "model/spread.h"
+#include "ops/rate.h"
 #include "train/optimizer.h"
 
 enum { MOST_STEPS = 1000, MOST_CASES = RP_WORK_MOST };
@@ -221,7 +222,7 @@ static rp_status time_steps(rig *g, const task *t, const rp_bench_opts *o, row *
   if (t->comm) note_traffic(r, before, rp_comm_counts(t->comm), n);
   rp_download(g->q, &loss, g->loss, sizeof loss);
   RP_TRY(rp_wait(g->q, err));
-  r->seconds = rp_bench_median(took, n);
+  r->seconds = rp_median(took, n);
   r->tokens = (double)t->batch * t->T / r->seconds;
   r->flops = 3 * (f.products + f.attention + f.head);
   r->loss = loss.mean;
@@ -238,10 +239,10 @@ static rp_status bench_dtype(const task *asked, const rp_bench_opts *o, row *row
   double before, after;
   const double seconds = o->seconds > 0 && o->seconds < 1.5 ? o->seconds : 1.5;
   RP_TRY(fit(&own, o, rows[0].dtype, err));
-  RP_TRY(rp_bench_product_rate(t->dev, rows[0].dtype, seconds, &before, err));
+  RP_TRY(rp_product_rate(t->dev, rows[0].dtype, seconds, &before, err));
   RP_GO(rig_open(&g, t, rows[0].dtype, err));
   for (int i = 0; i < n; i++) RP_GO(time_steps(&g, t, o, &rows[i], err));
-  RP_GO(rp_bench_product_rate(t->dev, rows[0].dtype, seconds, &after, err));
+  RP_GO(rp_product_rate(t->dev, rows[0].dtype, seconds, &after, err));
   for (int i = 0; i < n; i++) {
     rows[i].rate = t->ranks * (before > after ? before : after);
     rows[i].recompute = t->recompute;
@@ -351,11 +352,20 @@ static rp_status report(const task *t, const rp_bench_opts *o, const row *rows, 
   return *text ? RP_OK : rp_fail_memory(err, 4096, "the benchmark's table");
 }
 
+/* Before anything is measured. */
+static rp_status check_pattern(const task *t, const char *pattern, rp_error *err) {
+  rp_pats p = {0};
+  const rp_status st = rp_pats_parse(&p, pattern, t->m.N, t->m.Hk, err);
+  rp_pats_free(&p);
+  return st;
+}
+
 static rp_status run(const task *t, const rp_bench_opts *o, char **words, int dtypes, int patterns,
                      char **text, rp_error *err) {
   row rows[MOST_CASES];
   if (dtypes * patterns > MOST_CASES)
     return rp_fail(err, RP_USAGE, "more than %d cases in one benchmark", MOST_CASES);
+  for (int i = 0; i < patterns; i++) RP_TRY(check_pattern(t, words[dtypes + i], err));
   for (int i = 0; i < dtypes; i++) {
     row *first = &rows[i * patterns];
     for (int j = 0; j < patterns; j++) {

@@ -4,17 +4,17 @@
 
 #include "base/json.h"
 #include "base/log.h"
-#include "bench/rate.h"
+#include "ops/rate.h"
 
 /* Whoever gives little time gets a rough answer: a smaller product, and not twice. */
 rp_status rp_limits_measure(rp_limits *l, rp_device *d, rp_dtype dtype, double seconds,
                             rp_error *err) {
   double product, read, copy;
   double *best = &l->product[dtype == RP_BF16];
-  const bool rough = seconds < RP_BENCH_ROUGH;
+  const bool rough = seconds < RP_RATE_ROUGH;
   if (rough && *best > 0) return RP_OK;
-  RP_TRY(rp_bench_product_rate(d, dtype, seconds, &product, err));
-  RP_TRY(rp_bench_memory_rate(d, seconds, &read, &copy, err));
+  RP_TRY(rp_product_rate(d, dtype, seconds, &product, err));
+  RP_TRY(rp_memory_rate(d, seconds, &read, &copy, err));
   if (product > *best) *best = product;
   if (read > l->read) l->read = read;
   if (copy > l->copy) l->copy = copy;
@@ -68,7 +68,7 @@ rp_status rp_figure_time(rp_figure *f, rp_timed run, void *ctx, double seconds, 
   if (most > RP_FIGURE_RUNS) most = RP_FIGURE_RUNS;
   for (bool done = false; n < most && !done && (n == 0 || rp_now() - from < seconds); n++)
     RP_TRY(run(ctx, &took[n], &done, err));
-  f->seconds = rp_bench_median(took, n); /* sorts */
+  f->seconds = rp_median(took, n); /* sorts */
   f->least = took[0];
   f->most = took[n - 1];
   f->runs = n;

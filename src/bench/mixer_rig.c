@@ -3,8 +3,8 @@
 #include <math.h>
 
 #include "base/log.h"
-#include "bench/rate.h"
 #include "model/cost.h"
+#include "ops/rate.h"
 
 /* ---- what it is ---- */
 
@@ -72,8 +72,8 @@ typedef struct {
   rp_tensor y, p, qh, k, v, a;
   rp_ptr cells;
   size_t cell, ints; /* bytes of a session's, and ints of its lists and tables */
-  rp_bench_cold cold;
-  rp_bench_window window[PARTS]; /* of a GPU */
+  rp_cold cold;
+  rp_window window[PARTS]; /* of a GPU */
   double attend[RP_FIGURE_RUNS];
   int runs;
 } rig;
@@ -256,7 +256,7 @@ double rp_mixer_need(const rp_mixer_work *w) {
   rig g = {.w = w, .d = w->dev};
   if (tokens(w) > INT32_MAX || pool_blocks(w) > INT32_MAX) return beyond(w);
   plan(&g);
-  return (double)g.bytes + (double)g.run.scratch + (w->decode ? RP_BENCH_COLD : 0);
+  return (double)g.bytes + (double)g.run.scratch + (w->decode ? RP_COLD : 0);
 }
 
 /* ---- contents ---- */
@@ -308,14 +308,14 @@ static void fill(rig *g) {
   const rp_model_settings *m = &g->w->m;
   const rp_run *r = &g->run;
   const int64_t n = r->n, d = m->d, P = rp_in_proj_rows(m);
-  if (g->w->decode) rp_bench_fill(g->q, r->kv.pool, r->kv.blocks * rp_kv_block_elements(m->h), 1);
+  if (g->w->decode) rp_fill(g->q, r->kv.pool, r->kv.blocks * rp_kv_block_elements(m->h), 1);
   if (g->w->core) {
-    rp_bench_fill(g->q, g->p, n * P, 1);
+    rp_fill(g->q, g->p, n * P, 1);
   } else {
-    rp_bench_fill(g->q, g->weight[RP_SLOT_IN], P * d, 0.02);
-    rp_bench_fill(g->q, g->weight[RP_SLOT_OUT], d * inner(m), 0.02);
-    rp_bench_fill(g->q, g->weight[RP_SLOT_NORM1], d, 1);
-    rp_bench_fill(g->q, g->x, n * d, 1);
+    rp_fill(g->q, g->weight[RP_SLOT_IN], P * d, 0.02);
+    rp_fill(g->q, g->weight[RP_SLOT_OUT], d * inner(m), 0.02);
+    rp_fill(g->q, g->weight[RP_SLOT_NORM1], d, 1);
+    rp_fill(g->q, g->x, n * d, 1);
   }
   if (m->rope)
     rp_op_rope(g->q, &(rp_rope_args){.count = g->w->decode ? r->n : (int)g->w->T,
@@ -357,8 +357,8 @@ static rp_status open_windows(rig *g, double seconds, rp_error *err) {
   const bool wanted[PARTS] = {w->slices == 1, w->slices > 1 && !w->core, w->slices > 1, by_hand(w)};
   for (int i = 0; i < PARTS; i++) {
     if (!wanted[i]) continue;
-    g->window[i] = (rp_bench_window){.q = g->q, .put = puts[i], .ctx = g, .sides = g->sides};
-    RP_TRY(rp_bench_window_open(&g->window[i], seconds, err));
+    g->window[i] = (rp_window){.q = g->q, .put = puts[i], .ctx = g, .sides = g->sides};
+    RP_TRY(rp_window_open(&g->window[i], seconds, err));
   }
   return RP_OK;
 }
@@ -367,10 +367,10 @@ static rp_status rig_open(rig *g, double seconds, rp_error *err) {
   const bool gpu = rp_device_apart(g->w->dev);
   g->d = g->w->dev;
   RP_TRY(rp_queue_open(&g->q, g->d, err));
-  if (g->w->decode && !gpu) RP_TRY(rp_bench_cold_open(&g->cold, seconds, err));
+  if (g->w->decode && !gpu) RP_TRY(rp_cold_open(&g->cold, seconds, err));
   plan(g);
   g->bytes = (g->bytes + 255) / 256 * 256;
-  g->sides = g->w->decode ? rp_bench_sides(g->d, (double)g->bytes) : 1;
+  g->sides = g->w->decode ? rp_rate_sides(g->d, (double)g->bytes) : 1;
   RP_TRY(rp_queue_reserve(g->q, g->run.scratch, err));
   RP_TRY(
       rp_device_alloc(g->d, (size_t)g->sides * g->bytes, "a layer's benchmark", &g->memory, err));
@@ -385,9 +385,9 @@ static rp_status rig_open(rig *g, double seconds, rp_error *err) {
 
 static void rig_close(rig *g) {
   if (g->q) rp_wait(g->q, NULL);
-  for (int i = 0; i < PARTS; i++) rp_bench_window_close(&g->window[i]);
+  for (int i = 0; i < PARTS; i++) rp_window_close(&g->window[i]);
   if (g->memory.at) rp_device_free(g->d, g->memory);
-  rp_bench_cold_close(&g->cold);
+  rp_cold_close(&g->cold);
   rp_queue_close(g->q);
   rp_free(g);
 }
@@ -407,7 +407,7 @@ static rp_status lap(rig *g, double *at, double *part, rp_error *err) {
 static rp_status once_in_windows(rig *g, double *seconds, rp_error *err) {
   double took[PARTS] = {0};
   for (int i = 0; i < PARTS; i++)
-    if (g->window[i].tape) RP_TRY(rp_bench_window_run(&g->window[i], &took[i], err));
+    if (g->window[i].tape) RP_TRY(rp_window_run(&g->window[i], &took[i], err));
   *seconds = took[ALL] + took[SHARED] + g->w->slices * took[SLICED];
   g->attend[g->runs++] = g->w->slices * took[ATTEND];
   return RP_OK;
@@ -418,7 +418,7 @@ static rp_status once(void *ctx, double *seconds, bool *done, rp_error *err) {
   double shared = 0, sliced = 0, attend = 0;
   (void)done;
   if (rp_device_apart(g->d)) return once_in_windows(g, seconds, err);
-  rp_bench_cold_run(&g->cold);
+  rp_cold_run(&g->cold);
   double at = rp_now();
   if (!by_hand(g->w)) {
     put_whole(g);
@@ -452,7 +452,7 @@ rp_status rp_mixer_time(const rp_mixer_work *w, rp_figure *f, bool warm, double 
   if (warm) RP_GO(once(g, &first, &done, err));
   g->runs = 0;
   RP_GO(rp_figure_time(f, once, g, seconds, RP_FIGURE_RUNS, err));
-  if (by_hand(w)) f->attend = rp_bench_median(g->attend, g->runs);
+  if (by_hand(w)) f->attend = rp_median(g->attend, g->runs);
 fail:
   rig_close(g);
   return st;

@@ -4,7 +4,7 @@
 
 #include "base/cpu.h"
 #include "base/json.h"
-#include "bench/rate.h"
+#include "bench/place.h"
 #include "model/store.h"
 
 enum { MOST_BATCH = 1 << 16 };

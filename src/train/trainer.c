@@ -5,6 +5,7 @@
 
 #include "base/log.h"
 #include "model/cost.h"
+#include "ops/rate.h"
 #include "train/schedule.h"
 
 /* ---- opening ---- */
@@ -405,42 +406,11 @@ double rp_trainer_flops(const rp_settings *s, int64_t micro_batches) {
   return 3 * sum;
 }
 
-/* Best of a few products, the first of which only warms up. */
-static double time_products(rp_queue *q, const rp_gemm_args *a) {
-  const double flops = 2.0 * a->M * a->N * a->K;
-  double best = 0, spent = 0;
-  for (int i = 0; i < 6 && spent < 0.3; i++) {
-    const double t0 = rp_now();
-    rp_op_gemm(q, a);
-    if (rp_wait(q, NULL)) return 0;
-    const double dt = rp_now() - t0;
-    spent += dt;
-    if ((i > 0 || spent >= 0.3) && dt > 0 && flops / dt > best) best = flops / dt;
-  }
-  return best;
-}
-
 double rp_trainer_product_rate(rp_device_kind kind, rp_dtype dtype) {
-  enum { M = 1536 };
-  rp_device *dev = NULL;
-  rp_queue *q = NULL;
-  rp_ptr at = {0};
+  rp_device *d;
   double rate = 0;
-  rp_error err = {0};
-  if (rp_device_open(&dev, kind, &err) || rp_queue_open(&q, dev, &err)) goto fail;
-  const rp_dtype real = rp_device_real(dev), compute = dtype == RP_BF16 ? RP_BF16 : real;
-  const size_t one = (size_t)M * M * (size_t)rp_dtype_bytes(compute);
-  const size_t out = (size_t)M * M * (size_t)rp_dtype_bytes(real);
-  rp_gemm_args a = {.M = M, .N = M, .K = M, .tb = 1, .lda = M, .ldb = M, .ldc = M};
-  if (rp_device_alloc(dev, 2 * one + out, "a product", &at, &err)) goto fail;
-  a.a = (rp_tensor){at, compute};
-  a.b = (rp_tensor){rp_ptr_add(at, one), compute};
-  a.c = (rp_tensor){rp_ptr_add(at, 2 * one), real};
-  if (rp_queue_reserve(q, rp_op_scratch(dev, RP_OP_gemm, &a), &err)) goto fail;
-  rate = time_products(q, &a);
-fail:
-  if (at.at) rp_device_free(dev, at);
-  rp_queue_close(q);
-  rp_device_close(dev);
+  if (rp_device_open(&d, kind, NULL)) return 0;
+  if (rp_product_rate(d, dtype, 0.5, &rate, NULL)) rate = 0;
+  rp_device_close(d);
   return rate;
 }

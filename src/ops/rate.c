@@ -1,4 +1,4 @@
-#include "bench/rate.h"
+#include "ops/rate.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -6,63 +6,28 @@
 #include "base/cpu.h"
 #include "base/log.h"
 #include "base/rng.h"
-#include "ops/cpu/cpu_device.h"
 
-void rp_bench_defaults(rp_bench_opts *o) { *o = (rp_bench_opts){.size = sizeof *o}; }
+/* ---- memory to work on ---- */
 
-/* ---- devices ---- */
-
-rp_status rp_bench_device(rp_device **d, const char *name, bool levels, rp_error *err) {
-  *d = NULL;
-  if (!name || strcmp(name, "auto") == 0 || strcmp(name, "cpu") == 0)
-    return rp_device_open(d, RP_DEVICE_CPU, err);
-  if (strcmp(name, "cuda") == 0) {
-    rp_error why;
-    rp_device_kind kind = RP_DEVICE_CUDA;
-    rp_status st = levels ? RP_OK : rp_device_choose(name, &kind, &why);
-    if (!st) st = rp_device_open(d, kind, &why);
-    return st ? rp_fail(err, st, "device cuda: %s", why.text) : RP_OK;
-  }
-  if (levels && strcmp(name, "guard") == 0) return rp_device_open(d, RP_DEVICE_GUARD, err);
-  for (int i = 0; levels && i < RP_CPU_LEVELS; i++)
-    if (strcmp(name, rp_cpu_level_name((rp_cpu_level)i)) == 0)
-      return rp_cpu_device_open(d, (rp_cpu_level)i, err);
-  return rp_fail(err, RP_USAGE, "device %s: no such device; choose auto, cpu%s or cuda", name,
-                 levels ? ", guard, ref, avx2, avx512" : "");
-}
-
-void rp_bench_place(rp_str *b, const rp_device *d) {
-  rp_str_add(b, rp_device_label(d));
-  if (!rp_device_apart(d))
-    rp_str_addf(b, ", %d thread%s", rp_threads(), rp_threads() == 1 ? "" : "s");
-}
-
-/* A GPU keeps some for itself that it does not tell of: contexts, stacks, ends of blocks. */
-uint64_t rp_bench_memory(const rp_device *d, uint64_t asked) {
-  uint64_t there = rp_device_available(d);
-  if (rp_device_apart(d)) there -= there / 32;
-  return asked && asked < there ? asked : there;
-}
-
-rp_status rp_bench_box_open(rp_bench_box *b, rp_device *d, size_t bytes, rp_error *err) {
+rp_status rp_rate_box_open(rp_rate_box *b, rp_device *d, size_t bytes, rp_error *err) {
   rp_status st = RP_OK;
-  *b = (rp_bench_box){.d = d};
+  *b = (rp_rate_box){.d = d};
   RP_GO(rp_queue_open(&b->q, b->d, err));
   RP_GO(rp_device_alloc(b->d, bytes, "a benchmark", &b->memory, err));
   return RP_OK;
 fail:
-  rp_bench_box_close(b);
+  rp_rate_box_close(b);
   return st;
 }
 
-void rp_bench_box_close(rp_bench_box *b) {
+void rp_rate_box_close(rp_rate_box *b) {
   rp_queue_close(b->q);
   if (b->d) rp_device_free(b->d, b->memory);
-  *b = (rp_bench_box){0};
+  *b = (rp_rate_box){0};
 }
 
 /* A beginning that is uploaded and then doubled by the device. */
-void rp_bench_fill(rp_queue *q, rp_tensor t, int64_t n, double spread) {
+void rp_fill(rp_queue *q, rp_tensor t, int64_t n, double spread) {
   enum { CHUNK = 4096 };
   float x[CHUNK];
   rp_rng r;
@@ -74,7 +39,7 @@ void rp_bench_fill(rp_queue *q, rp_tensor t, int64_t n, double spread) {
 
 /* ---- time ---- */
 
-static rp_status record_window(rp_bench_window *w, rp_error *err) {
+static rp_status record_window(rp_window *w, rp_error *err) {
   RP_TRY(rp_record_begin(w->q, err));
   for (int i = 0; i < w->pieces; i++) w->put(w->ctx, i % w->sides);
   RP_TRY(rp_record_end(w->q, &w->tape, err));
@@ -82,7 +47,7 @@ static rp_status record_window(rp_bench_window *w, rp_error *err) {
 }
 
 /* A window of some milliseconds: of few pieces first, then of as many as these say. */
-rp_status rp_bench_window_open(rp_bench_window *w, double seconds, rp_error *err) {
+rp_status rp_window_open(rp_window *w, double seconds, rp_error *err) {
   const double whole = seconds / 4 < 5e-3 ? seconds / 4 : 5e-3;
   double each;
   if (w->sides < 1) w->sides = 1;
@@ -93,9 +58,9 @@ rp_status rp_bench_window_open(rp_bench_window *w, double seconds, rp_error *err
   }
   for (int i = 0; i < 3; i++) {
     RP_TRY(record_window(w, err));
-    RP_TRY(rp_bench_window_run(w, &each, err));
+    RP_TRY(rp_window_run(w, &each, err));
     double n = whole / each;
-    if (n > RP_BENCH_PIECES) n = RP_BENCH_PIECES;
+    if (n > RP_WINDOW_PIECES) n = RP_WINDOW_PIECES;
     if (n <= w->pieces) return RP_OK;
     w->pieces = ((int)n + w->sides - 1) / w->sides * w->sides;
     rp_tape_free(w->tape);
@@ -104,7 +69,7 @@ rp_status rp_bench_window_open(rp_bench_window *w, double seconds, rp_error *err
   return record_window(w, err);
 }
 
-rp_status rp_bench_window_run(rp_bench_window *w, double *seconds, rp_error *err) {
+rp_status rp_window_run(rp_window *w, double *seconds, rp_error *err) {
   const double from = rp_now();
   if (w->tape)
     rp_replay(w->q, w->tape);
@@ -115,22 +80,22 @@ rp_status rp_bench_window_run(rp_bench_window *w, double *seconds, rp_error *err
   return RP_OK;
 }
 
-void rp_bench_window_close(rp_bench_window *w) {
+void rp_window_close(rp_window *w) {
   rp_tape_free(w->tape);
-  *w = (rp_bench_window){0};
+  *w = (rp_window){0};
 }
 
-int rp_bench_sides(const rp_device *d, double bytes) {
+int rp_rate_sides(const rp_device *d, double bytes) {
   enum { MOST = 16 };
   if (!rp_device_apart(d) || bytes <= 0) return 1;
-  const double n = RP_BENCH_COLD / bytes;
+  const double n = RP_COLD / bytes;
   return n > MOST ? MOST : 1 + (int)n;
 }
 
 /* ---- products ---- */
 
 typedef struct {
-  rp_bench_box b;
+  rp_rate_box b;
   rp_gemm_args a;
 } product;
 
@@ -144,7 +109,7 @@ static void put_product(void *ctx, int which) {
 static rp_status product_open(product *p, rp_device *d, rp_dtype dtype, int side, rp_error *err) {
   const size_t n = (size_t)side * (size_t)side;
   const rp_dtype real = rp_device_real(d), in = dtype == RP_BF16 ? RP_BF16 : real;
-  RP_TRY(rp_bench_box_open(&p->b, d, 3 * n * 8, err));
+  RP_TRY(rp_rate_box_open(&p->b, d, 3 * n * 8, err));
   p->a = (rp_gemm_args){.M = side,
                         .N = side,
                         .K = side,
@@ -155,8 +120,8 @@ static rp_status product_open(product *p, rp_device *d, rp_dtype dtype, int side
                         .a = {p->b.memory, in},
                         .b = {rp_ptr_add(p->b.memory, n * 8), in},
                         .c = {rp_ptr_add(p->b.memory, n * 16), rp_device_apart(d) ? in : real}};
-  rp_bench_fill(p->b.q, p->a.a, (int64_t)n, 1);
-  rp_bench_fill(p->b.q, p->a.b, (int64_t)n, 1);
+  rp_fill(p->b.q, p->a.a, (int64_t)n, 1);
+  rp_fill(p->b.q, p->a.b, (int64_t)n, 1);
   return rp_queue_reserve(p->b.q, rp_op_scratch(d, RP_OP_gemm, &p->a), err);
 }
 
@@ -165,35 +130,38 @@ static rp_status time_product(product *p, double seconds, int least_runs, double
                               double *least, rp_error *err) {
   enum { MOST = 1024 };
   double took[MOST];
-  rp_bench_window w = {.q = p->b.q, .put = put_product, .ctx = p};
+  rp_window w = {.q = p->b.q, .put = put_product, .ctx = p};
   rp_status st = RP_OK;
   int n = 0;
   const double from = rp_now();
-  RP_GO(rp_bench_window_open(&w, seconds, err));
-  RP_GO(rp_bench_window_run(&w, &took[0], err)); /* is not counted */
+  RP_GO(rp_window_open(&w, seconds, err));
+  RP_GO(rp_window_run(&w, &took[0], err)); /* is not counted */
   while (n < least_runs || (n < MOST && rp_now() - from < seconds))
-    RP_GO(rp_bench_window_run(&w, &took[n++], err));
-  *median = rp_bench_median(took, n); /* sorts */
+    RP_GO(rp_window_run(&w, &took[n++], err));
+  *median = rp_median(took, n); /* sorts */
   *least = took[0];
 fail:
-  rp_bench_window_close(&w);
+  rp_window_close(&w);
   return st;
 }
 
-rp_status rp_bench_product_rate(rp_device *d, rp_dtype dtype, double seconds, double *rate,
-                                rp_error *err) {
+rp_status rp_product_rate(rp_device *d, rp_dtype dtype, double seconds, double *rate,
+                          rp_error *err) {
   const bool gpu = rp_device_apart(d);
-  int side = gpu ? 256 : seconds < RP_BENCH_ROUGH ? 384 : 2048;
+  const int most = gpu ? 8192 : 2048;
   double median, least;
-  for (bool last = !gpu;;) {
+  int side = 256;
+  for (bool last = false;; side *= 2) {
     product p = {0};
     rp_status st = product_open(&p, d, dtype, side, err);
-    if (!st) st = time_product(&p, last ? seconds : 0, last ? 2 : 1, &median, &least, err);
-    rp_bench_box_close(&p.b);
+    if (!st) st = time_product(&p, last ? seconds : 0, last ? 2 : 3, &median, &least, err);
+    rp_rate_box_close(&p.b);
     if (st) return st;
     if (last) break;
-    last = side == 8192 || median * 8 * 8 > seconds; /* twice the side is eight times the work */
-    if (!last) side *= 2;
+    /* Twice the side is eight times the work: one of it may take a few times what was given, since
+     * what is small is slow, and whatever disturbs it seems to make it large. */
+    last = side == most || 8 * least > 4 * seconds;
+    if (last) side /= 2;
   }
   *rate = 2.0 * side * side * side / (gpu ? median : least);
   return RP_OK;
@@ -233,9 +201,7 @@ static double copy_once(uint64_t *y, const uint64_t *x, int64_t n, int threads) 
   return rp_now() - t;
 }
 
-static size_t cold_bytes(double seconds) {
-  return seconds < RP_BENCH_ROUGH ? RP_BENCH_COLD / 4 : RP_BENCH_COLD;
-}
+static size_t cold_bytes(double seconds) { return seconds < RP_RATE_ROUGH ? RP_COLD / 4 : RP_COLD; }
 
 static rp_status host_memory_rate(double seconds, double *read, double *copy, rp_error *err) {
   const size_t bytes = cold_bytes(seconds);
@@ -267,7 +233,7 @@ fail:
 
 /* A copy, and where the device has it a sum of squares of what is copied. */
 typedef struct {
-  rp_bench_box b;
+  rp_rate_box b;
   size_t bytes; /* of a half */
   rp_sumsq_args sum;
   bool reads;
@@ -284,18 +250,18 @@ static void put_traffic(void *ctx, int which) {
 }
 
 static rp_status time_traffic(traffic *t, double seconds, double *rate, rp_error *err) {
-  rp_bench_window w = {.q = t->b.q, .put = put_traffic, .ctx = t};
+  rp_window w = {.q = t->b.q, .put = put_traffic, .ctx = t};
   rp_status st = RP_OK;
   double best = 0, took;
-  RP_GO(rp_bench_window_open(&w, seconds, err));
+  RP_GO(rp_window_open(&w, seconds, err));
   const double from = rp_now();
   for (int i = 0; i < 2 || rp_now() - from < seconds; i++) {
-    RP_GO(rp_bench_window_run(&w, &took, err));
+    RP_GO(rp_window_run(&w, &took, err));
     if (best == 0 || took < best) best = took;
   }
   *rate = (t->reads ? 1.0 : 2.0) * (double)t->bytes / best;
 fail:
-  rp_bench_window_close(&w);
+  rp_window_close(&w);
   return st;
 }
 
@@ -307,42 +273,41 @@ static rp_status gpu_memory_rate(rp_device *d, double seconds, double *read, dou
   double sum = 0;
   const int64_t n = (int64_t)(t.bytes / sizeof(float)) / RANGES;
   for (int i = 0; i < RANGES; i++) range[i] = (rp_range){.offset = i * n, .n = n};
-  RP_GO(rp_bench_box_open(&t.b, d, 2 * t.bytes + sizeof range + RANGES * sizeof(double), err));
+  RP_GO(rp_rate_box_open(&t.b, d, 2 * t.bytes + sizeof range + RANGES * sizeof(double), err));
   const rp_ptr rest = rp_ptr_add(t.b.memory, 2 * t.bytes);
   t.sum = (rp_sumsq_args){RANGES, rest, {{t.b.memory, RP_F32}}, rp_ptr_add(rest, sizeof range)};
   rp_upload(t.b.q, rest, range, sizeof range);
-  rp_bench_fill(t.b.q, (rp_tensor){t.b.memory, RP_F32}, RANGES * n, 1);
+  rp_fill(t.b.q, (rp_tensor){t.b.memory, RP_F32}, RANGES * n, 1);
   RP_GO(time_traffic(&t, seconds / 2, copy, err));
   t.reads = rp_device_has(d, RP_OP_sumsq);
   if (t.reads) RP_GO(rp_queue_reserve(t.b.q, rp_op_scratch(d, RP_OP_sumsq, &t.sum), err));
   if (t.reads) RP_GO(time_traffic(&t, seconds / 2, &sum, err));
   *read = sum > *copy ? sum : *copy;
 fail:
-  rp_bench_box_close(&t.b);
+  rp_rate_box_close(&t.b);
   return st;
 }
 
-rp_status rp_bench_memory_rate(rp_device *d, double seconds, double *read, double *copy,
-                               rp_error *err) {
+rp_status rp_memory_rate(rp_device *d, double seconds, double *read, double *copy, rp_error *err) {
   return rp_device_apart(d) ? gpu_memory_rate(d, seconds, read, copy, err)
                             : host_memory_rate(seconds, read, copy, err);
 }
 
-rp_status rp_bench_cold_open(rp_bench_cold *c, double seconds, rp_error *err) {
+rp_status rp_cold_open(rp_cold *c, double seconds, rp_error *err) {
   const size_t bytes = cold_bytes(seconds);
-  *c = (rp_bench_cold){.at = rp_malloc(bytes, 1), .n = (int64_t)(bytes / sizeof *c->at)};
+  *c = (rp_cold){.at = rp_malloc(bytes, 1), .n = (int64_t)(bytes / sizeof *c->at)};
   if (!c->at) return rp_fail_memory(err, bytes, "memory to read between two runs");
   for (int64_t i = 0; i < c->n; i++) c->at[i] = (uint64_t)i;
   return RP_OK;
 }
 
-void rp_bench_cold_run(rp_bench_cold *c) {
+void rp_cold_run(rp_cold *c) {
   if (c->at) read_once(c->at, c->n, rp_threads(), &c->sum);
 }
 
-void rp_bench_cold_close(rp_bench_cold *c) {
+void rp_cold_close(rp_cold *c) {
   rp_free(c->at);
-  *c = (rp_bench_cold){0};
+  *c = (rp_cold){0};
 }
 
 static int compare(const void *a, const void *b) {
@@ -350,7 +315,7 @@ static int compare(const void *a, const void *b) {
   return (x > y) - (x < y);
 }
 
-double rp_bench_median(double *x, int n) {
+double rp_median(double *x, int n) {
   qsort(x, (size_t)n, sizeof *x, compare);
   return n % 2 ? x[n / 2] : (x[n / 2 - 1] + x[n / 2]) / 2;
 }
