@@ -26,7 +26,35 @@ static void put_plain(const rp_cuda_run *r, const rp_attend_args *a, int few) {
     RP_CUDA_LAUNCH(r, attend_plain_f32, grid, &x);
 }
 
-static void put_attend(const rp_cuda_run *r, const void *args) { put_plain(r, args, 0); }
+static void put_tile(const rp_cuda_run *r, const rp_attend_args *a, int few) {
+  const rp_attend_tile_args x = {*a, few};
+  const int64_t tiles = tiles_most(&a->rows, few, RP_ATTEND_TILE_QUERIES(a->h));
+  rp_cuda_grid grid = {tiles * a->H, 1, 1, RP_ATTEND_TILE_THREADS, 0};
+  if (a->h <= 64) {
+    grid.shared = RP_ATTEND_TILE_SHARED(64);
+    RP_CUDA_LAUNCH(r, attend_tile_64, grid, &x);
+  } else if (a->h <= 128) {
+    grid.shared = RP_ATTEND_TILE_SHARED(128);
+    RP_CUDA_LAUNCH(r, attend_tile_128, grid, &x);
+  } else {
+    grid.shared = RP_ATTEND_TILE_SHARED(256);
+    RP_CUDA_LAUNCH(r, attend_tile_256, grid, &x);
+  }
+}
+
+/* Whether the kernels that copy 16 bytes at a time and multiply bfloat16 serve the op. */
+static bool is_whole(const rp_attend_args *a) {
+  return a->q.dtype == RP_BF16 && a->h % 8 == 0 && a->h <= 256 && a->scale > 0 && aligned(a->q.p) &&
+         aligned(a->k.p) && aligned(a->v.p) && aligned(a->out.p) && aligned(a->kv.pool.p);
+}
+
+static void put_attend(const rp_cuda_run *r, const void *args) {
+  const rp_attend_args *a = args;
+  if (is_whole(a))
+    put_tile(r, a, 0);
+  else
+    put_plain(r, a, 0);
+}
 const rp_cuda_op rp_cuda_op_attend = {NULL, put_attend};
 
 /* ---- append ---- */

@@ -86,7 +86,7 @@ RP_DEVICE void attend_plain(const rp_attend_plain_args &all) {
   int segment = 0;
   for (int32_t first = 0; first < keys.count; first += KEYS) {
     if (thread < KEYS) {
-      attend_key key = {NULL, NULL, TILE, -1};
+      attend_key key = {NULL, NULL, false, TILE, -1};
       if (first + thread < keys.count)
         key = key_at<T>(&keys, &segment, first + thread, a, row.tok, group, t0, TILE);
       w->key[thread] = key.k;

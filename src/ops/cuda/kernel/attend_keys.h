@@ -91,6 +91,7 @@ RP_DEVICE void find_keys(attend_keys *k, const rp_attend_args &a, const rp_row &
 /* Where a key and its value lie, and which queries of the tile see it: [low, high]. */
 typedef struct {
   const unsigned char *k, *v;
+  bool fresh; /* of the call's own tokens */
   int32_t low, high;
 } attend_key;
 
@@ -104,7 +105,8 @@ RP_DEVICE attend_key key_at(const attend_keys *k, int *i, int32_t j, const rp_at
   const int32_t e = j - k->first[*i], slot = s->slot + e * s->slot_step;
   const int64_t pos = s->pos + (int64_t)e * s->step - t0;
   attend_key key;
-  if (s->src == RP_SRC_NEW) {
+  key.fresh = s->src == RP_SRC_NEW;
+  if (key.fresh) {
     const int64_t at = (((int64_t)tok + slot) * a.Hk + head) * a.h * (int64_t)sizeof(T);
     key.k = (const unsigned char *)a.k.p.at + at;
     key.v = (const unsigned char *)a.v.p.at + at;
