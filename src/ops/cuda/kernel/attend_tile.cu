@@ -16,8 +16,11 @@ template <int N>
 struct work {
   static constexpr int TILE = RP_ATTEND_TILE_QUERIES(N), KEYS = RP_ATTEND_TILE_KEYS(N);
   bf16 q[TILE * N], k[2][KEYS * N], v[2][KEYS * N];
-  uintptr_t at[2][KEYS]; /* of key tiles 2i, 2i + 1: where the keys are, + 1 for new ones; 0: nowhere */
-  uint32_t seen[3][KEYS]; /* of key tiles 3i ..: the first query that sees a key; << 16: the one behind the last */
+  uintptr_t
+      at[2][KEYS]; /* of key tiles 2i, 2i + 1: where the keys are, + 1 for new ones; 0: nowhere */
+  uint32_t seen
+      [3]
+      [KEYS]; /* of key tiles 3i ..: the first query that sees a key; << 16: the one behind the last */
   attend_keys keys;
 };
 static_assert(sizeof(attend_keys) <= 384 && sizeof(work<64>) <= RP_ATTEND_TILE_SHARED(64) &&
@@ -52,8 +55,7 @@ template <int N>
 RP_DEVICE found look_up(block<N> *b, int32_t j) {
   const attend_keys *keys = &b->w->keys;
   if (j >= keys->count) return {0, 0xffff};
-  const attend_key k =
-      key_at<bf16>(keys, &b->segment, j, b->a, b->row.tok, b->group, b->t0, b->nq);
+  const attend_key k = key_at<bf16>(keys, &b->segment, j, b->a, b->row.tok, b->group, b->t0, b->nq);
   return {(uintptr_t)k.k + (k.fresh ? 1 : 0), (uint32_t)k.low | (uint32_t)(k.high + 1) << 16};
 }
 
@@ -86,8 +88,10 @@ RP_DEVICE void send_queries(const block<N> *b) {
   for (int i = b->lane; i < ROWS * CHUNKS; i += 32) {
     const int r = b->warp * ROWS + i / CHUNKS, chunk = i % CHUNKS;
     const bool there = r < b->nq && chunk * 8 < b->a.h;
-    const int64_t at = ((int64_t)(b->row.tok + b->from + r) * b->a.H + b->head) * b->a.h + chunk * 8;
-    copy_async_16((unsigned char *)b->w->q + place<N>(r, chunk), there ? q + at : q, there ? 16 : 0);
+    const int64_t at =
+        ((int64_t)(b->row.tok + b->from + r) * b->a.H + b->head) * b->a.h + chunk * 8;
+    copy_async_16((unsigned char *)b->w->q + place<N>(r, chunk), there ? q + at : q,
+                  there ? 16 : 0);
   }
   copies_close_group();
 }
@@ -106,8 +110,7 @@ RP_DEVICE void own_keys(const block<N> *b, sums<N> *s) {
   const int g = b->lane / 4, p = b->lane % 4;
   const unsigned char *q = (const unsigned char *)b->w->q;
   RP_UNROLL
-  for (int m = 0; m < block<N>::MT; m++)
-    RP_UNROLL
+  for (int m = 0; m < block<N>::MT; m++) RP_UNROLL
   for (int half = 0; half < 2; half++) {
     const int r = (b->warp * block<N>::MT + m) * 16 + half * 8 + g;
     const bool has = r >= b->w->keys.own && r < b->w->keys.own_end;
@@ -174,14 +177,12 @@ RP_DEVICE void meet(const block<N> *b, int i, float scale, sums<N> *o) {
 
   if (masks) {
     RP_UNROLL
-    for (int n = 0; n < KEYS / 8; n++)
-      RP_UNROLL
+    for (int n = 0; n < KEYS / 8; n++) RP_UNROLL
     for (int e = 0; e < 2; e++) {
       const uint32_t x = seen[8 * n + 2 * p + e];
       const int low = (int)(x & 0xffff) - first - g, end = (int)(x >> 16) - first - g;
       RP_UNROLL
-      for (int m = 0; m < MT; m++)
-        RP_UNROLL
+      for (int m = 0; m < MT; m++) RP_UNROLL
       for (int half = 0; half < 2; half++) {
         const int r = 16 * m + 8 * half;
         if (r < low || r >= end) s[m][n][2 * half + e] = -INFINITY;
@@ -192,8 +193,7 @@ RP_DEVICE void meet(const block<N> *b, int i, float scale, sums<N> *o) {
   bool higher = false;
   float fix[MT][2];
   RP_UNROLL
-  for (int m = 0; m < MT; m++)
-    RP_UNROLL
+  for (int m = 0; m < MT; m++) RP_UNROLL
   for (int half = 0; half < 2; half++) {
     float most = o->max[m][half], part = 0;
     RP_UNROLL
@@ -206,8 +206,7 @@ RP_DEVICE void meet(const block<N> *b, int i, float scale, sums<N> *o) {
     o->max[m][half] = most;
     const float less = most * scale;
     RP_UNROLL
-    for (int n = 0; n < KEYS / 8; n++)
-      RP_UNROLL
+    for (int n = 0; n < KEYS / 8; n++) RP_UNROLL
     for (int e = 2 * half; e < 2 * half + 2; e++) {
       s[m][n][e] = fast_exp2(fmaf(s[m][n][e], scale, -less));
       part += s[m][n][e];
@@ -216,10 +215,8 @@ RP_DEVICE void meet(const block<N> *b, int i, float scale, sums<N> *o) {
   }
   if (__any_sync(RP_ALL_LANES, higher)) {
     RP_UNROLL
-    for (int m = 0; m < MT; m++)
-      RP_UNROLL
-    for (int n = 0; n < N / 8; n++)
-      RP_UNROLL
+    for (int m = 0; m < MT; m++) RP_UNROLL
+    for (int n = 0; n < N / 8; n++) RP_UNROLL
     for (int e = 0; e < 4; e++) o->o[m][n][e] *= fix[m][e / 2];
   }
 
@@ -228,8 +225,7 @@ RP_DEVICE void meet(const block<N> *b, int i, float scale, sums<N> *o) {
   for (int c = 0; c < KEYS / 16; c++) {
     uint32_t x[MT][4];
     RP_UNROLL
-    for (int m = 0; m < MT; m++)
-      RP_UNROLL
+    for (int m = 0; m < MT; m++) RP_UNROLL
     for (int e = 0; e < 4; e++) {
       const float *from = &s[m][2 * c + e / 2][e % 2 * 2];
       x[m][e] = bf16x2(from[1], from[0]);
@@ -256,8 +252,7 @@ RP_DEVICE void put_out(const block<N> *b, double scale, sums<N> *s) {
   unsigned char *to = (unsigned char *)b->w->q;
   __syncwarp();
   RP_UNROLL
-  for (int m = 0; m < MT; m++)
-    RP_UNROLL
+  for (int m = 0; m < MT; m++) RP_UNROLL
   for (int half = 0; half < 2; half++) {
     float sum = s->sum[m][half];
     sum += __shfl_xor_sync(RP_ALL_LANES, sum, 1);
@@ -276,8 +271,7 @@ RP_DEVICE void put_out(const block<N> *b, double scale, sums<N> *s) {
   for (int i = b->lane; i < ROWS * CHUNKS; i += 32) {
     const int query = first + i / CHUNKS, chunk = i % CHUNKS;
     if (query >= b->nq || chunk * 8 >= a.h) continue;
-    const int64_t at =
-        ((int64_t)(b->row.tok + b->from + query) * a.H + b->head) * a.h + chunk * 8;
+    const int64_t at = ((int64_t)(b->row.tok + b->from + query) * a.H + b->head) * a.h + chunk * 8;
     *(uint4 *)((bf16 *)a.out.p.at + at) = *(const uint4 *)(to + place<N>(query, chunk));
   }
 }
@@ -288,23 +282,27 @@ RP_DEVICE void attend(const rp_attend_tile_args &all) {
   const rp_attend_args &a = all.op;
   RP_SHARED(work<N>, w);
   const int thread = (int)threadIdx.x;
-  const attend_tile tile =
-      find_tile(a.rows, all.few, TILE, (int32_t)(blockIdx.x / (unsigned)a.H));
+  const attend_tile tile = find_tile(a.rows, all.few, TILE, (int32_t)(blockIdx.x / (unsigned)a.H));
   if (tile.row < 0) return;
-  block<N> b = {a, w, thread % 32, thread / 32, row_at(a.rows, tile.row)};
-  b.from = tile.tile * TILE;
-  b.nq = rp_min_i32(b.row.n - b.from, TILE);
-  b.t0 = b.row.pos + b.from;
-  b.head = (int)(blockIdx.x % (unsigned)a.H);
-  b.group = b.head / (a.H / a.Hk);
-  b.segment = 0;
+  const rp_row row = row_at(a.rows, tile.row);
+  const int32_t from = tile.tile * TILE, head = (int32_t)(blockIdx.x % (unsigned)a.H);
+  block<N> b = {a,
+                w,
+                thread % 32,
+                thread / 32,
+                row,
+                from,
+                rp_min_i32(row.n - from, TILE),
+                row.pos + from,
+                head,
+                head / (a.H / a.Hk),
+                0};
   send_queries(&b);
   if (thread == 0)
     find_keys(&w->keys, a, b.row, pat_at(a.pats, a.pats_stride, b.row.plan, b.group), b.group, b.t0,
               b.t0 + b.nq, true);
   __syncthreads();
-  if (thread < KEYS)
-    RP_UNROLL
+  if (thread < KEYS) RP_UNROLL
   for (int i = 0; i < 2; i++) {
     const found f = look_up(&b, i * KEYS + thread);
     w->at[i][thread] = f.at;
