@@ -65,7 +65,7 @@ says "a configuration of a kernel" 2 "" "bench kernel takes no configuration" "$
 says "no such level" 2 "" "must be one of auto, cpu, cuda, guard" "$R" bench kernel act --device gpu
 says "less than no time" 2 "" "--seconds -1" "$R" bench machine --seconds -1
 says "a time that is none" 2 "" "must be a number" "$R" bench machine --seconds soon
-says "a level of a whole model" 2 "" "device ref: no such device; choose auto, cpu or cuda" \
+says "a level of a whole model" 2 "" "device ref: no such device; there are auto, cpu and cuda" \
   "$R" bench model --device ref
 says "training of a shape by flags" 0 '"seq_len":32,"batch":2,' "*" \
   "$R" bench train --layers 1 --width 32 --heads 2 --vocab 50 --seq-len 32 --batch 2 --dtype float32 --steps 1 \
