@@ -28,6 +28,15 @@ struct piece {
   const void *from;
   int bytes;
 };
+struct product {
+  float *c;
+  int columns;
+  bool add;
+  const uint32_t *a; /* in registers, or none */
+  uint32_t registers[4];
+  std::vector<const uint16_t *> at; /* the elements in shared memory: of a, then of b */
+  std::vector<uint16_t> was;
+};
 struct fiber {
   ucontext_t at;
   char *stack;
@@ -36,6 +45,7 @@ struct fiber {
   unsigned seen;
   unsigned exchanges;
   std::vector<std::vector<piece>> groups; /* of copies; the last is open */
+  std::vector<std::vector<product>> products;
 };
 struct barrier {
   unsigned arrived, need, turn;
@@ -144,6 +154,7 @@ void run_block(bool backwards) {
     f->turn = NULL;
     f->exchanges = 0;
     f->groups.assign(1, {});
+    f->products.assign(1, {});
     getcontext(&f->at);
     f->at.uc_stack.ss_sp = f->stack;
     f->at.uc_stack.ss_size = STACK;
@@ -253,6 +264,113 @@ void emulate_copies_wait(int pending) {
     }
     g.erase(g.begin());
   }
+}
+
+/* Element (line, i) of an operand in shared memory, that is swizzled by 128 bytes: i lies along the lines, or
+ * `across` the lines do. */
+static const uint16_t *mma_at(uint64_t desc, bool across, unsigned line, unsigned i) {
+  const unsigned base = (desc & 0x3fff) << 4, leading = (desc >> 16 & 0x3fff) << 4;
+  const unsigned stride = (desc >> 32 & 0x3fff) << 4;
+  if (desc >> 62 != 1) end("an operand of a product is not swizzled");
+  unsigned at = across ? base + line / 64 * leading + i / 8 * stride + i % 8 * 128 + line % 64 * 2
+                       : base + line / 8 * stride + line % 8 * 128 + i * 2;
+  at ^= (at >> 7 & 7) << 4;
+  return (const uint16_t *)((char *)emulated.shared + at);
+}
+
+void emulate_mma(float *c, int columns, uint64_t a_at, const uint32_t *a, uint64_t b_at, bool add) {
+  product p = {c, columns, add, a, {}, {}, {}};
+  const unsigned warp = now / 32 % 4, lane = now % 32;
+  if (a)
+    memcpy(p.registers, a, sizeof p.registers);
+  else
+    for (unsigned k = 0; k < 16; k++)
+      for (unsigned r = 0; r < 2; r++)
+        p.at.push_back(mma_at(a_at, false, warp * 16 + lane / 4 + r * 8, k));
+  for (unsigned n = 0; n < (unsigned)columns; n += 8)
+    for (unsigned i = 0; i < 2; i++)
+      for (unsigned k = 0; k < 16; k++) p.at.push_back(mma_at(b_at, a != NULL, n + lane % 4 * 2 + i, k));
+  for (const uint16_t *x : p.at) p.was.push_back(*x);
+  for (int i = 0; i < columns / 2 && !add; i++) c[i] = NAN;
+  fibers[now].products.back().push_back(p);
+}
+
+void emulate_mma_close_group() { fibers[now].products.push_back({}); }
+
+static void make(const product &p) {
+  float a[2][16];
+  const unsigned lane = now % 32;
+  size_t next = 0;
+  if (p.a) {
+    if (memcmp(p.a, p.registers, sizeof p.registers)) end("a register changed under its product");
+    const unsigned char *all = emulate_exchange(p.registers, sizeof p.registers);
+    for (unsigned r = 0; r < 2; r++)
+      for (unsigned k = 0; k < 16; k++) {
+        uint32_t x;
+        memcpy(&x, all + 64 * (lane / 4 * 4 + k % 8 / 2) + 4 * (r + k / 8 * 2), 4);
+        a[r][k] = rp_bf16_to_f32((uint16_t)(x >> k % 2 * 16));
+      }
+  } else {
+    for (unsigned k = 0; k < 16; k++)
+      for (unsigned r = 0; r < 2; r++) a[r][k] = rp_bf16_to_f32(p.was[next++]);
+  }
+  for (size_t i = 0; i < p.at.size(); i++)
+    if (*p.at[i] != p.was[i]) end("shared memory changed under a product");
+  for (unsigned n = 0; n < (unsigned)p.columns / 8; n++)
+    for (unsigned i = 0; i < 2; i++) {
+      float b[16];
+      for (unsigned k = 0; k < 16; k++) b[k] = rp_bf16_to_f32(p.was[next++]);
+      for (unsigned r = 0; r < 2; r++) {
+        float *c = p.c + 4 * n + 2 * r + i, sum = p.add ? *c : 0;
+        for (unsigned k = 0; k < 16; k++) sum += a[r][k] * b[k];
+        *c = sum;
+      }
+    }
+}
+
+void emulate_mma_wait(int pending) {
+  auto &g = fibers[now].products;
+  while (g.size() > (size_t)pending + 1) {
+    for (const product &p : g.front()) make(p);
+    g.erase(g.begin());
+  }
+}
+
+uint32_t emulate_shared_at(const void *p) {
+  return (uint32_t)((const char *)p - (const char *)emulated.shared);
+}
+
+/* A gate as it lies in shared memory. */
+struct gate_state {
+  uint16_t count, missing;
+  unsigned turn;
+};
+
+void emulate_gate_open(uint64_t *gate, uint32_t count) {
+  *(gate_state *)gate = {(uint16_t)count, (uint16_t)count, 0};
+}
+void emulate_gate_come(uint64_t *gate) {
+  gate_state *g = (gate_state *)gate;
+  if (--g->missing) return;
+  g->missing = g->count;
+  g->turn++;
+}
+void emulate_gate_come_behind_copies(uint64_t *gate) {
+  emulate_copies_close_group();
+  emulate_copies_wait(0);
+  emulate_gate_come(gate);
+}
+void emulate_gate_wait(uint64_t *gate, uint32_t turn) {
+  const gate_state *g = (const gate_state *)gate;
+  while (g->turn % 2 == turn) wait_for(&g->turn, g->turn);
+}
+
+void emulate_barrier_pass(int id, unsigned need) {
+  barrier *b = &barriers[id];
+  b->need = need;
+  if (++b->arrived < need) return;
+  b->arrived = 0;
+  b->turn++;
 }
 
 bool fake_emulate(fake_kernel k, const unsigned grid[3], unsigned n, unsigned shared,

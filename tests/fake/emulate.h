@@ -179,4 +179,19 @@ void emulate_copy_async(void *to, const void *from, int bytes);
 void emulate_copies_close_group();
 void emulate_copies_wait(int pending);
 
+/* ---- wgmma.h ---- */
+
+/* Products are made when they are waited for: from their operands as they were when they began, which must
+ * not have changed since. c: NaN meanwhile, unless added to. a: four registers, or NULL: a_at says where it lies. */
+void emulate_mma(float *c, int columns, uint64_t a_at, const uint32_t *a, uint64_t b_at, bool add);
+void emulate_mma_close_group();
+void emulate_mma_wait(int pending);
+
+uint32_t emulate_shared_at(const void *p); /* from the beginning of the shared memory */
+void emulate_gate_open(uint64_t *gate, uint32_t count);
+void emulate_gate_come(uint64_t *gate);
+void emulate_gate_come_behind_copies(uint64_t *gate);
+void emulate_gate_wait(uint64_t *gate, uint32_t turn);
+void emulate_barrier_pass(int id, unsigned threads);
+
 #endif

@@ -10,7 +10,7 @@
 #include "ops/cuda/kernel/hopper.h"
 #include "ops/cuda/kernel/lane.h"
 
-#if !defined(RP_EMULATE) && defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#if defined(RP_EMULATE) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
 #include "ops/cuda/kernel/wgmma.h"
 
@@ -182,8 +182,9 @@ RP_DEVICE source find_key(const rp_attend_args &a, const plan *p, int32_t i, uin
   const int32_t e = i - (p->end[s] - g.count);
   const int64_t low = (int64_t)g.pos + (int64_t)e * g.step - p->from + g.near;
   const int64_t end = low - g.near + g.far + 1;
-  *see = (uint32_t)(low < 0 ? 0 : low < QUERIES ? low : QUERIES) |
-         (uint32_t)(end < 0 ? 0 : end < QUERIES ? end : QUERIES) << 16;
+  const int64_t all = QUERIES;
+  *see = (uint32_t)(low < 0 ? 0 : low < all ? low : all) |
+         (uint32_t)(end < 0 ? 0 : end < all ? end : all) << 16;
   const int64_t slot = (int64_t)g.slot + (int64_t)e * g.slot_step;
   if (g.src == RP_SRC_NEW) {
     const uintptr_t at = (uintptr_t)(((p->row + slot) * a.Hk + p->group) * (WIDE * (int)sizeof(bf16)));
