@@ -30,21 +30,22 @@ struct plan {
   int32_t token;   /* of the call: its first query */
   int32_t row;     /* token of the row's first */
   int32_t head, group;
-  int32_t keys;
+  int32_t own_from, own_to; /* of the queries those that see themselves apart from the list */
+  int32_t keys;             /* of the list */
   const int32_t *table[2];       /* of KEPT and RING */
   int32_t end[RP_SEGS_MAX];      /* entries of the list before the end of each segment */
   rp_seg seg[RP_SEGS_MAX];
 };
 
-template <int KEYS, int STAGES>
+template <int KEYS, int STAGES, int QS>
 struct shared {
-  unsigned char q[QUERIES * 2 * HALF];
+  unsigned char q[QS][QUERIES * 2 * HALF];
   unsigned char k[STAGES][KEYS * 2 * HALF], v[STAGES][KEYS * 2 * HALF];
   uint32_t see[STAGES][KEYS];                /* of the queries those from the low half to below the high one */
   uint32_t partly[STAGES][KEYS / GATHER];    /* bit w: warpgroup w has to look at `see` */
   plan plans[2];
   uint64_t planned[2], plan_read[2];         /* gates: filled, free */
-  uint64_t q_there, q_read, k_there[STAGES], k_read[STAGES], v_there[STAGES], v_read[STAGES];
+  uint64_t q_there[QS], q_read[QS], k_there[STAGES], k_read[STAGES], v_there[STAGES], v_read[STAGES];
 };
 
 struct place {
@@ -60,7 +61,9 @@ RP_DEVICE void step(place *p) {
 }
 
 RP_DEVICE int lane_of() { return (int)(threadIdx.x % 32); }
+/* What a warp has in common, told to the compiler, which then keeps it in uniform registers. */
 RP_DEVICE int same(int x) { return __shfl_sync(RP_ALL_LANES, x, 0); }
+RP_DEVICE uint32_t same_at(const void *p) { return (uint32_t)same((int)shared_at(p)); }
 
 /* ---- the planner: one warp ---- */
 
@@ -117,10 +120,18 @@ RP_DEVICE void make_plan(const rp_attend_args &a, plan *p, item it) {
   const int n = rp_segs(p->seg, pat, past, p->from, p->from + p->queries);
   int32_t keys = 0;
   bool cached = false;
+  p->own_from = p->own_to = 0;
   for (int i = 0; i < n; i++) {
-    keys += p->seg[i].count;
+    const rp_seg g = p->seg[i];
+    if (g.far == 0) { /* each query's own key; no other segment is like that */
+      p->own_from = g.pos - p->from;
+      p->own_to = p->own_from + g.count;
+      p->seg[i].count = 0;
+    } else {
+      keys += g.count;
+      cached |= g.src != RP_SRC_NEW;
+    }
     p->end[i] = keys;
-    cached |= p->seg[i].src != RP_SRC_NEW;
   }
   if (cached)
     for (int i = 0; i < 2; i++)
@@ -144,10 +155,17 @@ RP_DEVICE void load_queries(const rp_attend_args &a, const plan *p, unsigned cha
                   r < n ? 16 : 0);
 }
 
-template <int KEYS, int STAGES>
-RP_DEVICE void plan_items(const rp_hopper_attend_args &h, shared<KEYS, STAGES> *sh) {
-  place slot = {0, 0};
-  uint32_t turn = 0;
+/* Keys and values that the queries read themselves come to the L2 cache. */
+RP_DEVICE void ask_own(const rp_attend_args &a, const plan *p) {
+  const int32_t pick = lane_of() % 4; /* two lines of a key, two of a value */
+  for (int r = p->own_from + lane_of() / 4; r < p->own_to; r += 8)
+    ask_line((pick < 2 ? a.k.p.at : a.v.p.at) +
+             (uintptr_t)(((int64_t)(p->token + r) * a.Hk + p->group) * 2 + pick % 2) * HALF);
+}
+
+template <int KEYS, int STAGES, int QS>
+RP_DEVICE void plan_items(const rp_hopper_attend_args &h, shared<KEYS, STAGES, QS> *sh) {
+  place slot = {0, 0}, query = {0, 0};
   for (;;) {
     plan *p = &sh->plans[slot.stage];
     int32_t at = 0;
@@ -158,10 +176,11 @@ RP_DEVICE void plan_items(const rp_hopper_attend_args &h, shared<KEYS, STAGES> *
     __syncwarp();
     if (lane_of() == 0) gate_come(&sh->planned[slot.stage]);
     if (it.row < 0) return;
-    gate_wait(&sh->q_read, turn ^ 1);
-    load_queries(h.attend, p, sh->q);
-    gate_come_behind_copies(&sh->q_there);
-    turn ^= 1;
+    ask_own(h.attend, p);
+    gate_wait(&sh->q_read[query.stage], query.turn ^ 1);
+    load_queries(h.attend, p, sh->q[query.stage]);
+    gate_come_behind_copies(&sh->q_there[query.stage]);
+    step<QS>(&query);
     step<2>(&slot);
   }
 }
@@ -209,8 +228,8 @@ RP_DEVICE void gather(unsigned char *tile, int first, uintptr_t mine, uintptr_t 
   }
 }
 
-template <int KEYS, int STAGES>
-RP_DEVICE void load_keys(const rp_attend_args &a, shared<KEYS, STAGES> *sh, int warp) {
+template <int KEYS, int STAGES, int QS>
+RP_DEVICE void load_keys(const rp_attend_args &a, shared<KEYS, STAGES, QS> *sh, int warp) {
   place slot = {0, 0}, now = {0, 0};
   int turn = 0; /* whose the next rows are */
   for (;;) {
@@ -266,12 +285,11 @@ RP_DEVICE void make_scores(float (&s)[KEYS / 2], uint64_t q, uint64_t k) {
   mma_close_group();
 }
 template <int KEYS>
-RP_DEVICE void add_values(float (&o)[WIDE / 2], const uint32_t (&p)[KEYS / 16][4], uint64_t v,
-                          int add) {
+RP_DEVICE void add_values(float (&o)[WIDE / 2], const uint32_t (&p)[KEYS / 16][4], uint64_t v) {
   mma_fence();
   RP_UNROLL
   for (int i = 0; i < KEYS / 16; i++)
-    mma_regs(o, p[i], v + (uint32_t)(i * 16 * HALF >> 4), i > 0 || add);
+    mma_regs(o, p[i], v + (uint32_t)(i * 16 * HALF >> 4), 1);
   mma_close_group();
 }
 
@@ -323,6 +341,11 @@ RP_DEVICE void soften(float (&s)[KEYS / 2], rows *r, float c, float (&fix)[2]) {
   }
 }
 
+RP_DEVICE void scale_rows(float (&o)[WIDE / 2], const float (&fix)[2]) {
+  RP_UNROLL
+  for (int i = 0; i < WIDE / 2; i++) o[i] *= fix[i / 2 % 2];
+}
+
 template <int KEYS>
 RP_DEVICE void round_scores(uint32_t (&p)[KEYS / 16][4], const float (&s)[KEYS / 2]) {
   RP_UNROLL
@@ -347,6 +370,56 @@ RP_DEVICE uint4 swap_blocks(uint32_t (&w)[4]) {
     got[i] = __shfl_xor_sync(RP_ALL_LANES, high ? x[0][i] : x[1][i], 2);
   return high ? make_uint4(got[0], got[1], x[1][0], x[1][1])
               : make_uint4(x[0][0], x[0][1], got[0], got[1]);
+}
+
+/* Rows of the call's k or v, read before they are needed: of each of the thread's rows every fourth eighth. */
+struct own {
+  uint4 at[2][WIDE / 32];
+};
+RP_DEVICE own read_own(uintptr_t base, const rp_attend_args &a, int32_t token, int32_t group,
+                       int row, int from, int to) {
+  own x;
+  RP_UNROLL
+  for (int i = 0; i < 2; i++) {
+    const int r = row + 8 * i;
+    const uint4 *at = (const uint4 *)base +
+                      ((int64_t)(token + r) * a.Hk + group) * (WIDE / 8) + lane_of() % 4;
+    RP_UNROLL
+    for (int j = 0; j < WIDE / 32; j++)
+      x.at[i][j] = r >= from && r < to ? at[4 * j] : make_uint4(0, 0, 0, 0);
+  }
+  return x;
+}
+
+RP_DEVICE float dot_of(uint32_t a, uint32_t b, float sum) {
+  return sum + low_f32(a) * low_f32(b) + high_f32(a) * high_f32(b);
+}
+/* The softmax begins with the query's own key. */
+RP_DEVICE void begin_own(float (&o)[WIDE / 2], rows *r, const unsigned char *q, const own &k,
+                         const own &v, int row, int from, int to) {
+  RP_UNROLL
+  for (int i = 0; i < 2; i++) {
+    float sum = 0;
+    RP_UNROLL
+    for (int j = 0; j < WIDE / 32; j++) {
+      const uint4 x = *(const uint4 *)(q + place_of(QUERIES, row + 8 * i, 4 * j + lane_of() % 4));
+      const uint4 y = k.at[i][j];
+      sum = dot_of(x.x, y.x, dot_of(x.y, y.y, dot_of(x.z, y.z, dot_of(x.w, y.w, sum))));
+      uint32_t w[4] = {v.at[i][j].x, v.at[i][j].y, v.at[i][j].z, v.at[i][j].w};
+      const uint4 z = swap_blocks(w);
+      const uint32_t pair[4] = {z.x, z.y, z.z, z.w};
+      RP_UNROLL
+      for (int b = 0; b < 4; b++) {
+        o[4 * (4 * j + b) + 2 * i] = low_f32(pair[b]);
+        o[4 * (4 * j + b) + 2 * i + 1] = high_f32(pair[b]);
+      }
+    }
+    sum += __shfl_xor_sync(RP_ALL_LANES, sum, 1);
+    sum += __shfl_xor_sync(RP_ALL_LANES, sum, 2);
+    if (row + 8 * i < from || row + 8 * i >= to) continue;
+    r->max[i] = sum;
+    r->sum[i] = lane_of() % 4 == 0;
+  }
 }
 
 RP_DEVICE void write_rows(const rp_attend_args &a, float (&o)[WIDE / 2], const rows &r,
@@ -374,16 +447,14 @@ RP_DEVICE void write_rows(const rp_attend_args &a, float (&o)[WIDE / 2], const r
   }
 }
 
-template <int KEYS, int STAGES>
-RP_DEVICE void attend_items(const rp_attend_args &a, shared<KEYS, STAGES> *sh, int group) {
+template <int KEYS, int STAGES, int QS>
+RP_DEVICE void attend_items(const rp_attend_args &a, shared<KEYS, STAGES, QS> *sh, int group) {
   const float c = (float)(a.scale * 1.4426950408889634);
   const int warp = same((int)threadIdx.x / 32) % 4;
   const int row = group * 64 + warp * 16 + lane_of() / 4;
   const uint32_t bit = 1u << group;
   const bool speaks = lane_of() == 0;
-  const uint64_t q = mma_along(shared_at(sh->q) + (uint32_t)(group * 64 * HALF));
-  place slot = {0, 0}, key = {0, 0}, value = {0, 0};
-  uint32_t turn = 0;
+  place slot = {0, 0}, query = {0, 0}, key = {0, 0}, value = {0, 0};
   if (group == 1) barrier_pass(1, 256);
   float o[WIDE / 2], s[KEYS / 2];
   uint32_t p[KEYS / 16][4];
@@ -391,7 +462,8 @@ RP_DEVICE void attend_items(const rp_attend_args &a, shared<KEYS, STAGES> *sh, i
     gate_wait(&sh->planned[slot.stage], slot.turn);
     const plan *plan = &sh->plans[slot.stage];
     const int32_t tiles = same(plan->tiles), token = plan->token, head = plan->head;
-    const int32_t queries = plan->queries;
+    const int32_t queries = plan->queries, kv = plan->group;
+    const int32_t from = plan->own_from, to = same(plan->own_to);
     __syncwarp();
     if (speaks) gate_come(&sh->plan_read[slot.stage]);
     step<2>(&slot);
@@ -399,31 +471,47 @@ RP_DEVICE void attend_items(const rp_attend_args &a, shared<KEYS, STAGES> *sh, i
 
     rows r = {{RP_NONE, RP_NONE}, {0, 0}};
     float fix[2];
-    gate_wait(&sh->q_there, turn);
-    turn ^= 1;
-    gate_wait(&sh->k_there[key.stage], key.turn);
-    mma_sees_shared();
-    make_scores<KEYS>(s, q, mma_along(shared_at(sh->k[key.stage])));
-    mma_wait<0>();
-    mma_made(s);
-    hide<KEYS>(s, sh->see[key.stage], sh->partly[key.stage], bit, (uint32_t)row);
-    __syncwarp();
-    if (speaks) {
-      gate_come(&sh->k_read[key.stage]);
-      if (tiles == 1) gate_come(&sh->q_read);
+    const uint64_t q = mma_along(same_at(sh->q[query.stage] + group * 64 * HALF));
+    if (to) {
+      const own k = read_own(a.k.p.at, a, token, kv, row, from, to);
+      const own v = read_own(a.v.p.at, a, token, kv, row, from, to);
+      gate_wait(&sh->q_there[query.stage], query.turn);
+      begin_own(o, &r, sh->q[query.stage], k, v, row, from, to);
+    } else {
+      RP_UNROLL
+      for (int i = 0; i < WIDE / 2; i++) o[i] = 0;
+      gate_wait(&sh->q_there[query.stage], query.turn);
     }
-    step<STAGES>(&key);
-    soften<KEYS>(s, &r, c, fix);
-    round_scores<KEYS>(p, s);
+    if (tiles > 0) {
+      gate_wait(&sh->k_there[key.stage], key.turn);
+      mma_sees_shared();
+      make_scores<KEYS>(s, q, mma_along(same_at(sh->k[key.stage])));
+      mma_wait<0>();
+      mma_made(s);
+      hide<KEYS>(s, sh->see[key.stage], sh->partly[key.stage], bit, (uint32_t)row);
+      __syncwarp();
+      if (speaks) gate_come(&sh->k_read[key.stage]);
+      step<STAGES>(&key);
+    }
+    __syncwarp();
+    if (speaks && tiles <= 1) gate_come(&sh->q_read[query.stage]);
+    if (tiles > 0) {
+      soften<KEYS>(s, &r, c, fix);
+      round_scores<KEYS>(p, s);
+      if (to) scale_rows(o, fix);
+    } else {
+      RP_UNROLL
+      for (int i = 0; i < KEYS / 4; i++) p[i / 4][i % 4] = 0;
+    }
 
     for (int32_t t = 1; t < tiles; t++) {
       gate_wait(&sh->k_there[key.stage], key.turn);
       mma_sees_shared();
       barrier_wait(1 + group, 256);
-      make_scores<KEYS>(s, q, mma_along(shared_at(sh->k[key.stage])));
+      make_scores<KEYS>(s, q, mma_along(same_at(sh->k[key.stage])));
       gate_wait(&sh->v_there[value.stage], value.turn);
       mma_sees_shared();
-      add_values<KEYS>(o, p, mma_across(shared_at(sh->v[value.stage]), KEYS * HALF), t > 1);
+      add_values<KEYS>(o, p, mma_across(same_at(sh->v[value.stage]), KEYS * HALF));
       barrier_pass(2 - group, 256);
       mma_wait<1>();
       mma_made(s);
@@ -431,7 +519,7 @@ RP_DEVICE void attend_items(const rp_attend_args &a, shared<KEYS, STAGES> *sh, i
       __syncwarp();
       if (speaks) {
         gate_come(&sh->k_read[key.stage]);
-        if (t == tiles - 1) gate_come(&sh->q_read);
+        if (t == tiles - 1) gate_come(&sh->q_read[query.stage]);
       }
       step<STAGES>(&key);
       soften<KEYS>(s, &r, c, fix);
@@ -442,23 +530,25 @@ RP_DEVICE void attend_items(const rp_attend_args &a, shared<KEYS, STAGES> *sh, i
       if (speaks) gate_come(&sh->v_read[value.stage]);
       step<STAGES>(&value);
       round_scores<KEYS>(p, s);
-      RP_UNROLL
-      for (int i = 0; i < WIDE / 2; i++) o[i] *= fix[i / 2 % 2];
+      scale_rows(o, fix);
     }
-    gate_wait(&sh->v_there[value.stage], value.turn);
-    mma_sees_shared();
-    add_values<KEYS>(o, p, mma_across(shared_at(sh->v[value.stage]), KEYS * HALF), tiles > 1);
-    mma_wait<0>();
-    mma_made(o);
-    if (speaks) gate_come(&sh->v_read[value.stage]);
-    step<STAGES>(&value);
+    step<QS>(&query);
+    if (tiles > 0) {
+      gate_wait(&sh->v_there[value.stage], value.turn);
+      mma_sees_shared();
+      add_values<KEYS>(o, p, mma_across(same_at(sh->v[value.stage]), KEYS * HALF));
+      mma_wait<0>();
+      mma_made(o);
+      if (speaks) gate_come(&sh->v_read[value.stage]);
+      step<STAGES>(&value);
+    }
     write_rows(a, o, r, token, head, row, queries);
   }
 }
 
-template <int KEYS, int STAGES>
+template <int KEYS, int STAGES, int QS>
 RP_DEVICE void hopper_body(const rp_hopper_attend_args &h, unsigned char *base) {
-  shared<KEYS, STAGES> *sh = (shared<KEYS, STAGES> *)base;
+  shared<KEYS, STAGES, QS> *sh = (shared<KEYS, STAGES, QS> *)base;
   static_assert(sizeof *sh <= RP_HOPPER_SHARED, "shared memory");
   if (threadIdx.x == 0) {
     if (shared_at(base) % 1024) stop_device();
@@ -466,8 +556,10 @@ RP_DEVICE void hopper_body(const rp_hopper_attend_args &h, unsigned char *base) 
       gate_open(&sh->planned[i], 1);
       gate_open(&sh->plan_read[i], LOADERS + 8);
     }
-    gate_open(&sh->q_there, 32);
-    gate_open(&sh->q_read, 8);
+    for (int i = 0; i < QS; i++) {
+      gate_open(&sh->q_there[i], 32);
+      gate_open(&sh->q_read[i], 8);
+    }
     for (int i = 0; i < STAGES; i++) {
       gate_open(&sh->k_there[i], KEYS + KEYS / GATHER);
       gate_open(&sh->v_there[i], KEYS);
@@ -491,11 +583,11 @@ RP_DEVICE void hopper_body(const rp_hopper_attend_args &h, unsigned char *base) 
 
 } // namespace
 
-#define RP_BODY(KEYS, STAGES) \
+#define RP_BODY(KEYS, STAGES, QS) \
   RP_SHARED(unsigned char, base); \
-  hopper_body<KEYS, STAGES>(a, base)
+  hopper_body<KEYS, STAGES, QS>(a, base)
 #else
-#define RP_BODY(KEYS, STAGES) stop_device()
+#define RP_BODY(KEYS, STAGES, QS) stop_device()
 #endif
 
 #ifndef RP_HOPPER_KERNEL
@@ -508,4 +600,4 @@ RP_DEVICE void hopper_body(const rp_hopper_attend_args &h, unsigned char *base) 
 #endif
 #endif
 
-RP_HOPPER_KERNEL(hopper_attend) { RP_BODY(128, 2); }
+RP_HOPPER_KERNEL(hopper_attend) { RP_BODY(128, 2, 2); }

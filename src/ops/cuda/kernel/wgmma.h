@@ -187,6 +187,15 @@ RP_DEVICE void barrier_pass(int id, int threads) {
 #endif
 }
 
+/* The 128 bytes at `at`, of global memory, come to the L2 cache. */
+RP_DEVICE void ask_line(uintptr_t at) {
+#ifdef RP_EMULATE
+  (void)at;
+#else
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(at));
+#endif
+}
+
 /* So many registers for each thread of this warpgroup from here on. */
 template <int n>
 RP_DEVICE void take_registers() {
