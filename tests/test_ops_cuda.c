@@ -529,6 +529,134 @@ static void scratch_must_be_reserved(void **state) {
   check_gone();
 }
 
+/* ---- attention on GPUs of compute capability 9.0 ---- */
+
+enum { WIDE = 128, HEADS = 4, GROUPS = 2, ROWS = 4, LIST = 64, BLOCKS = 30, PIECES = 12 };
+typedef struct {
+  rp_row row[ROWS];
+  int rows, tokens, longest, all; /* all: positions */
+  rp_pat pat[2 * GROUPS];         /* of two plans */
+  int margin;
+  float *q, *k, *v, *pool;
+  int32_t cell[ROWS]
+              [2 * GROUPS * (1 + LIST)]; /* lists of blocks, any: what lies there is the same */
+  double *out, *lse;
+} attention;
+
+static float *some_values(rp_rng *r, int64_t n, double spread) {
+  float *x = malloc((size_t)n * sizeof *x);
+  for (int64_t i = 0; i < n; i++)
+    x[i] = rp_bf16_to_f32(rp_f32_to_bf16((float)(rp_rng_normal(r) * spread)));
+  return x;
+}
+
+static attention some_attention(rp_rng *r, int rows, const int *n, bool cached) {
+  static const rp_pat pats[] = {{1, 0, 0},   {16, 0, 0}, {16, 70, 0},   {-1, 0, 4},     {16, 40, 4},
+                                {-1, 90, 0}, {3, 7, 1},  {64, 200, 30}, {-1, 130, 200}, {-1, 0, 0}};
+  attention x = {.rows = rows, .margin = check_pick(r, 0, 5)};
+  for (int i = 0; i < rows; i++) {
+    const int pos = cached ? check_pick(r, 0, 400) : 0;
+    x.row[i] = (rp_row){.tok = x.tokens, .n = n[i], .pos = pos, .plan = check_pick(r, 0, 1)};
+    x.row[i].top = pos ? pos + check_pick(r, 0, x.margin) : 0;
+    x.tokens += n[i];
+    if (n[i] > x.longest) x.longest = n[i];
+    for (int j = 0; j < 2 * GROUPS * (1 + LIST); j++)
+      x.cell[i][j] = j < 2 * GROUPS ? 2 * GROUPS + j * LIST : check_pick(r, 0, BLOCKS - 1);
+  }
+  for (int i = 0; i < 2 * GROUPS; i++) x.pat[i] = pats[check_pick(r, 0, 9)];
+  x.q = some_values(r, (int64_t)x.tokens * HEADS * WIDE, 1.5);
+  x.k = some_values(r, (int64_t)x.tokens * GROUPS * WIDE, 1);
+  x.v = some_values(r, (int64_t)x.tokens * GROUPS * WIDE, 1);
+  x.pool = some_values(r, BLOCKS * rp_kv_block_elements(WIDE), 1);
+  x.out = malloc((size_t)x.tokens * HEADS * WIDE * sizeof *x.out);
+  x.lse = malloc((size_t)x.tokens * HEADS * sizeof *x.lse);
+  return x;
+}
+
+static rp_ptr piece(box *b, rp_ptr *all, int *n, size_t bytes, const void *from) {
+  rp_error err = {0};
+  assert_true(*n < PIECES);
+  check_ok(rp_device_alloc(b->d, bytes, "a test", &all[*n], &err), err);
+  if (from) rp_upload(b->q, all[*n], from, bytes);
+  return all[(*n)++];
+}
+static rp_tensor numbers(box *b, rp_ptr *all, int *n, int64_t count, rp_dtype type,
+                         const float *from) {
+  const rp_tensor t = {piece(b, all, n, (size_t)(count * rp_dtype_bytes(type)), NULL), type};
+  if (from) rp_upload_as(b->q, t, from, RP_F32, count);
+  return t;
+}
+
+/* Fills x->out and x->lse. */
+static void attend_on(box *b, attention *x, rp_dtype compute, rp_dtype real) {
+  const int64_t queries = (int64_t)x->tokens * HEADS, keys = (int64_t)x->tokens * GROUPS;
+  rp_ptr all[PIECES];
+  rp_row row[ROWS];
+  int n = 0;
+  for (int i = 0; i < x->rows; i++) {
+    row[i] = x->row[i];
+    row[i].cell = piece(b, all, &n, sizeof x->cell[i], x->cell[i]);
+  }
+  rp_attend_args a = {.H = HEADS, .Hk = GROUPS, .h = WIDE, .pats_stride = GROUPS, .scale = 0.09};
+  a.rows = (rp_rows){piece(b, all, &n, sizeof row, row), x->rows, x->tokens, x->longest};
+  a.pats = piece(b, all, &n, sizeof x->pat, x->pat);
+  a.kv = (rp_kv){.blocks = BLOCKS, .layers = 1, .margin = x->margin};
+  a.kv.pool = numbers(b, all, &n, BLOCKS * rp_kv_block_elements(WIDE), compute, x->pool);
+  a.q = numbers(b, all, &n, queries * WIDE, compute, x->q);
+  a.k = numbers(b, all, &n, keys * WIDE, compute, x->k);
+  a.v = numbers(b, all, &n, keys * WIDE, compute, x->v);
+  a.out = numbers(b, all, &n, queries * WIDE, compute, NULL);
+  a.lse = numbers(b, all, &n, queries, real, NULL).p;
+  rp_error err = {0};
+  check_ok(rp_queue_reserve(b->q, rp_op_scratch(b->d, RP_OP_attend, &a), &err), err);
+  rp_op_attend(b->q, &a);
+  rp_download_as(b->q, x->out, RP_F64, a.out, queries * WIDE);
+  rp_download_as(b->q, x->lse, RP_F64, (rp_tensor){a.lse, real}, queries);
+  wait_ok(b->q);
+  while (n) rp_device_free(b->d, all[--n]);
+}
+
+static void long_rows_on_hopper(void **state) {
+  (void)state;
+  static const struct {
+    int rows, n[ROWS];
+    bool cached;
+  } calls[] = {{1, {64}, 0}, {1, {200}, 0}, {2, {260, 1}, 1}, {3, {1, 129, 40}, 1}};
+  rp_rng r = check_rng(11);
+  for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
+    attention x = some_attention(&r, calls[i].rows, calls[i].n, calls[i].cached);
+    attention y = x;
+    const int64_t queries = (int64_t)x.tokens * HEADS;
+    box b, ref = box_open(RP_DEVICE_REF64, 1);
+    rp_error err = {0};
+    fake_cuda_reset();
+    fake.capability = 90;
+    check_ok(rp_device_open(&b.d, RP_DEVICE_CUDA, &err), err);
+    check_ok(rp_queue_open(&b.q, b.d, &err), err);
+    b.p.at = 0;
+    attend_on(&ref, &x, RP_F64, RP_F64);
+    y.out = malloc((size_t)queries * WIDE * sizeof *y.out);
+    y.lse = malloc((size_t)queries * sizeof *y.lse);
+    attend_on(&b, &y, RP_BF16, RP_F32);
+    if (RATPLUS_CUDA_HOPPER) assert_string_equal(fake.kernel, "emulated_hopper_attend");
+    for (int64_t j = 0; j < queries; j++) {
+      check_close(y.lse[j], x.lse[j], 2e-5 * (1 + fabs(x.lse[j])));
+      for (int64_t c = j * WIDE; c < (j + 1) * WIDE; c++) check_close(y.out[c], x.out[c], 0.02);
+    }
+    free(x.out);
+    free(x.lse);
+    free(y.out);
+    free(y.lse);
+    free(x.q);
+    free(x.k);
+    free(x.v);
+    free(x.pool);
+    box_close(&ref);
+    box_close(&b);
+    check_gone();
+  }
+}
+
 /* ---- who may use it ---- */
 
 static void the_device_is_asked_for_by_name(void **state) {
@@ -586,6 +714,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(products_of_odd_addresses),
     cmocka_unit_test(scratch_must_be_reserved),
     cmocka_unit_test(the_device_is_asked_for_by_name),
+    cmocka_unit_test(long_rows_on_hopper),
     cmocka_unit_test(the_machine_shows_its_gpus),
     cmocka_unit_test(a_collective_cannot_read_its_memory),
 };

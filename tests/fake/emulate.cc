@@ -289,7 +289,8 @@ void emulate_mma(float *c, int columns, uint64_t a_at, const uint32_t *a, uint64
         p.at.push_back(mma_at(a_at, false, warp * 16 + lane / 4 + r * 8, k));
   for (unsigned n = 0; n < (unsigned)columns; n += 8)
     for (unsigned i = 0; i < 2; i++)
-      for (unsigned k = 0; k < 16; k++) p.at.push_back(mma_at(b_at, a != NULL, n + lane % 4 * 2 + i, k));
+      for (unsigned k = 0; k < 16; k++)
+        p.at.push_back(mma_at(b_at, a != NULL, n + lane % 4 * 2 + i, k));
   for (const uint16_t *x : p.at) p.was.push_back(*x);
   for (int i = 0; i < columns / 2 && !add; i++) c[i] = NAN;
   fibers[now].products.back().push_back(p);

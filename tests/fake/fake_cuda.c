@@ -54,7 +54,7 @@ struct pinned {
   size_t bytes;
 };
 
-fake_cuda fake = {.capacity = (size_t)1 << 30};
+fake_cuda fake = {.capacity = (size_t)1 << 30, .capability = 80};
 static CUresult lost;
 static bool in_host_function, started;
 static int open_memory, capturing;
@@ -64,7 +64,7 @@ static __thread CUcontext current;
 static struct CUctx_st { int retained; } the_context;
 
 void fake_cuda_reset(void) {
-  fake = (fake_cuda){.capacity = (size_t)1 << 30};
+  fake = (fake_cuda){.capacity = (size_t)1 << 30, .capability = 80};
   lost = CUDA_SUCCESS;
 }
 
@@ -492,6 +492,9 @@ CUresult cuEventSynchronize(CUevent e) {
 
 /* ---- kernels: emulate.cc runs them ---- */
 
+/* Dynamic shared memory of a block. */
+static int shared_most(void) { return (fake.capability < 90 ? 163 : 227) << 10; }
+
 CUresult cuModuleLoadData(CUmodule *m, const void *image) {
   BEGIN();
   if (!image) return misused(CUDA_ERROR_INVALID_IMAGE);
@@ -526,7 +529,7 @@ CUresult cuFuncGetAttribute(int *v, CUfunction_attribute a, CUfunction f) {
 CUresult cuFuncSetAttribute(CUfunction f, CUfunction_attribute a, int v) {
   BEGIN();
   (void)f;
-  if (a != CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES || v > FAKE_SHARED)
+  if (a != CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES || v > shared_most())
     return misused(CUDA_ERROR_INVALID_VALUE);
   return CUDA_SUCCESS;
 }
@@ -553,10 +556,12 @@ CUresult cuLaunchKernel(CUfunction f, unsigned x, unsigned y, unsigned z, unsign
     abort();
   const size_t bytes = *(const size_t *)extra[3];
   if (!x || !y || !z || y > 65535 || z > 65535 || !threads || threads > 1024 || threads_y != 1 ||
-      threads_z != 1 || shared > FAKE_SHARED || bytes > sizeof l.args)
+      threads_z != 1 || shared > (unsigned)shared_most() || bytes > sizeof l.args)
     return misused(CUDA_ERROR_INVALID_VALUE);
   memcpy(l.args, extra[1], bytes);
+  Dl_info info;
   fake.kernels++;
+  fake.kernel = dladdr((const void *)f, &info) ? info.dli_sname : NULL;
   return put(s, run_launch, false, &l, sizeof l);
 }
 
@@ -664,10 +669,10 @@ CUresult cuDeviceTotalMem(size_t *bytes, CUdevice d) {
 CUresult cuDeviceGetAttribute(int *v, CUdevice_attribute a, CUdevice d) {
   (void)d;
   switch (a) {
-    case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR: *v = 8; break;
-    case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR: *v = 0; break;
+    case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR: *v = fake.capability / 10; break;
+    case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR: *v = fake.capability % 10; break;
     case CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT: *v = 3; break;
-    case CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN: *v = FAKE_SHARED; break;
+    case CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN: *v = shared_most(); break;
     default: return misused(CUDA_ERROR_INVALID_VALUE);
   }
   return begin(false);

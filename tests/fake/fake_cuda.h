@@ -4,7 +4,7 @@
  * anything when it is new; work that runs late, in the order of its stream, when somebody waits; host
  * memory that must be pinned to be copied; captured streams, which take down what they are told and do
  * nothing; errors of the work that come out when it is waited for, and then stay for good. Kernels run too, thread by
- * thread (emulate.h), as on a GPU of compute capability 8.0 with three multiprocessors. One thread. */
+ * thread (emulate.h), as on a GPU of compute capability 8.0, or 9.0, with three multiprocessors. One thread. */
 #ifndef RP_FAKE_CUDA_H
 #define RP_FAKE_CUDA_H
 
@@ -18,6 +18,7 @@
 typedef struct {
   /* Set by a test. */
   size_t capacity;    /* bytes of the device's memory */
+  int capability;     /* 80 or 90 */
   unsigned fail_call; /* the n-th call from now fails with fail_with; 0: none */
   CUresult fail_with;
   unsigned fault_op; /* the n-th piece of work from now loses the device with fault_with; 0: none */
@@ -26,6 +27,7 @@ typedef struct {
   unsigned calls, work;              /* of functions that can fail; pieces of work done */
   unsigned mapped, copies, launches; /* blocks had from the device; copies; graphs launched */
   unsigned kernels;                  /* launched */
+  const char *kernel;                /* the last of them */
   unsigned choices;                  /* products for which an algorithm was chosen */
   int streams, events, pools, graphs, descriptors, contexts, modules; /* that are there */
   size_t live, cached, pinned; /* bytes handed out, kept by pools, pinned */

@@ -4,9 +4,6 @@
 
 #include <stdbool.h>
 
-/* Dynamic shared memory of a block at most. */
-enum { FAKE_SHARED = 163 << 10 };
-
 /* A kernel as emulate.cc runs it, one block after the other; false: it stopped the device. */
 typedef void (*fake_kernel)(const void *args);
 #ifdef __cplusplus

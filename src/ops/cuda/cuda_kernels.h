@@ -18,6 +18,7 @@
 #include "ops/cuda/kernel/gate.h"
 #include "ops/cuda/kernel/gate_scan.h"
 #include "ops/cuda/kernel/head.h"
+#include "ops/cuda/kernel/hopper.h"
 #include "ops/cuda/kernel/move.h"
 #include "ops/cuda/kernel/norm.h"
 #include "ops/cuda/kernel/optim.h"
@@ -29,6 +30,7 @@
   M(attend_bwd, RP_CUDA_ATTEND_BWD_KERNELS) \
   M(gate, RP_CUDA_GATE_KERNELS) \
   M(gate_scan, RP_CUDA_GATE_SCAN_KERNELS) \
+  M(hopper, RP_CUDA_HOPPER_KERNELS) \
   M(embed, RP_CUDA_EMBED_KERNELS) \
   M(norm, RP_CUDA_NORM_KERNELS) \
   M(optim, RP_CUDA_OPTIM_KERNELS) \

@@ -4,6 +4,7 @@
 #if RATPLUS_WITH_CUDA
 
 #include "ops/cuda/cuda_kernels.h"
+#include "ops/cuda/op_hopper.h"
 
 static bool aligned(rp_ptr p) { return p.at % 16 == 0; }
 
@@ -48,14 +49,21 @@ static bool is_whole(const rp_attend_args *a) {
          aligned(a->k.p) && aligned(a->v.p) && aligned(a->out.p) && aligned(a->kv.pool.p);
 }
 
+static size_t attend_scratch(const rp_cuda *g, const void *args) {
+  (void)args;
+  return g->capability == 90 ? RP_HOPPER_SCRATCH : 0;
+}
+
 static void put_attend(const rp_cuda_run *r, const void *args) {
   const rp_attend_args *a = args;
-  if (is_whole(a))
+  if (is_whole(a) && rp_hopper_serves(r->g, a))
+    rp_hopper_put(r, a, 0);
+  else if (is_whole(a))
     put_tile(r, a, 0);
   else
     put_plain(r, a, 0);
 }
-const rp_cuda_op rp_cuda_op_attend = {NULL, put_attend};
+const rp_cuda_op rp_cuda_op_attend = {attend_scratch, put_attend};
 
 /* ---- append ---- */
 

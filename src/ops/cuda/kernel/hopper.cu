@@ -18,8 +18,8 @@
 
 namespace {
 
-enum { QUERIES = RP_HOPPER_QUERIES, WIDE = 128, LOADERS = 3, GATHER = 32 };
-enum { HALF = 128 };         /* bytes of half a row, which lie together */
+enum { QUERIES = RP_HOPPER_QUERIES, KEYS = 128, STAGES = 3, WIDE = 128, LOADERS = 3, GATHER = 32 };
+enum { HALF = 128 };          /* bytes of half a row, which lie together */
 enum { L2_BYTES = 32 << 20 }; /* of the keys and values that are read at the same time */
 
 /* What the planner tells of an item. */
@@ -32,29 +32,27 @@ struct plan {
   int32_t head, group;
   int32_t own_from, own_to; /* of the queries those that see themselves apart from the list */
   int32_t keys;             /* of the list */
-  const int32_t *table[2];       /* of KEPT and RING */
-  int32_t end[RP_SEGS_MAX];      /* entries of the list before the end of each segment */
+  const int32_t *table[2];  /* of KEPT and RING */
+  int32_t end[RP_SEGS_MAX]; /* entries of the list before the end of each segment */
   rp_seg seg[RP_SEGS_MAX];
 };
 
-template <int KEYS, int STAGES, int QS>
 struct shared {
-  unsigned char q[QS][QUERIES * 2 * HALF];
+  unsigned char q[QUERIES * 2 * HALF];
   unsigned char k[STAGES][KEYS * 2 * HALF], v[STAGES][KEYS * 2 * HALF];
-  uint32_t see[STAGES][KEYS];                /* of the queries those from the low half to below the high one */
-  uint32_t partly[STAGES][KEYS / GATHER];    /* bit w: warpgroup w has to look at `see` */
+  uint32_t see[STAGES][KEYS]; /* of the queries those from the low half to below the high one */
+  uint32_t partly[STAGES][KEYS / GATHER]; /* bit w: warpgroup w has to look at `see` */
   plan plans[2];
-  uint64_t planned[2], plan_read[2];         /* gates: filled, free */
-  uint64_t q_there[QS], q_read[QS], k_there[STAGES], k_read[STAGES], v_there[STAGES], v_read[STAGES];
+  uint64_t planned[2], plan_read[2]; /* gates: filled, free */
+  uint64_t q_there, q_read, k_there[STAGES], k_read[STAGES], v_there[STAGES], v_read[STAGES];
 };
 
 struct place {
   int stage;
   uint32_t turn;
 };
-template <int STAGES>
-RP_DEVICE void step(place *p) {
-  if (++p->stage == STAGES) {
+RP_DEVICE void step(place *p, int stages) {
+  if (++p->stage == stages) {
     p->stage = 0;
     p->turn ^= 1;
   }
@@ -72,11 +70,12 @@ RP_DEVICE uint32_t same_at(const void *p) { return (uint32_t)same((int)shared_at
 struct item {
   int32_t row, head, tile;
 };
-RP_DEVICE item find_item(const rp_attend_args &a, int32_t at) {
+RP_DEVICE item find_item(const rp_attend_args &a, int32_t few, int32_t at) {
   const rp_row *rows = (const rp_row *)a.rows.row.at;
   for (int32_t r = 0; r < a.rows.count; r += 32) {
     const int32_t mine = r + lane_of();
-    const int32_t tiles = mine < a.rows.count ? (rows[mine].n + QUERIES - 1) / QUERIES : 0;
+    const int32_t n = mine < a.rows.count ? rows[mine].n : 0;
+    const int32_t tiles = n > few ? (n + QUERIES - 1) / QUERIES : 0;
     int32_t sum = tiles * a.H;
     for (int i = 1; i < 32; i *= 2) {
       const int32_t x = __shfl_up_sync(RP_ALL_LANES, sum, i);
@@ -91,7 +90,10 @@ RP_DEVICE item find_item(const rp_attend_args &a, int32_t at) {
     at -= __shfl_sync(RP_ALL_LANES, sum, from) - count * a.H;
     const rp_row row = rows[r + from];
     const int64_t bytes = ((int64_t)row.pos + row.n) * 2 * WIDE * (int)sizeof(bf16);
-    const int32_t fit = (int32_t)(L2_BYTES / bytes), heads = (fit < 1 ? 1 : fit < a.Hk ? fit : a.Hk) * (a.H / a.Hk);
+    const int32_t fit = (int32_t)(L2_BYTES / bytes), heads = (fit < 1      ? 1
+                                                              : fit < a.Hk ? fit
+                                                                           : a.Hk) *
+                                                             (a.H / a.Hk);
     const int32_t first = at / (heads * count) * heads;
     const int32_t now = a.H - first < heads ? a.H - first : heads;
     at -= first * count;
@@ -100,7 +102,6 @@ RP_DEVICE item find_item(const rp_attend_args &a, int32_t at) {
   return {-1, 0, 0};
 }
 
-template <int KEYS>
 RP_DEVICE void make_plan(const rp_attend_args &a, plan *p, item it) {
   if (lane_of() != 0) return;
   if (it.row < 0) {
@@ -163,25 +164,25 @@ RP_DEVICE void ask_own(const rp_attend_args &a, const plan *p) {
              (uintptr_t)(((int64_t)(p->token + r) * a.Hk + p->group) * 2 + pick % 2) * HALF);
 }
 
-template <int KEYS, int STAGES, int QS>
-RP_DEVICE void plan_items(const rp_hopper_attend_args &h, shared<KEYS, STAGES, QS> *sh) {
-  place slot = {0, 0}, query = {0, 0};
+RP_DEVICE void plan_items(const rp_hopper_attend_args &h, shared *sh) {
+  place slot = {0, 0};
+  uint32_t queries = 0;
   for (;;) {
     plan *p = &sh->plans[slot.stage];
     int32_t at = 0;
     if (lane_of() == 0) at = atomicAdd((int32_t *)h.next.at, 1);
-    const item it = find_item(h.attend, same(at));
+    const item it = find_item(h.attend, h.few, same(at));
     gate_wait(&sh->plan_read[slot.stage], slot.turn ^ 1);
-    make_plan<KEYS>(h.attend, p, it);
+    make_plan(h.attend, p, it);
     __syncwarp();
     if (lane_of() == 0) gate_come(&sh->planned[slot.stage]);
     if (it.row < 0) return;
     ask_own(h.attend, p);
-    gate_wait(&sh->q_read[query.stage], query.turn ^ 1);
-    load_queries(h.attend, p, sh->q[query.stage]);
-    gate_come_behind_copies(&sh->q_there[query.stage]);
-    step<QS>(&query);
-    step<2>(&slot);
+    gate_wait(&sh->q_read, queries ^ 1);
+    load_queries(h.attend, p, sh->q);
+    gate_come_behind_copies(&sh->q_there);
+    queries ^= 1;
+    step(&slot, 2);
   }
 }
 
@@ -202,21 +203,26 @@ RP_DEVICE source find_key(const rp_attend_args &a, const plan *p, int32_t i, uin
   const int64_t low = (int64_t)g.pos + (int64_t)e * g.step - p->from + g.near;
   const int64_t end = low - g.near + g.far + 1;
   const int64_t all = QUERIES;
-  *see = (uint32_t)(low < 0 ? 0 : low < all ? low : all) |
-         (uint32_t)(end < 0 ? 0 : end < all ? end : all) << 16;
+  *see = (uint32_t)(low < 0     ? 0
+                    : low < all ? low
+                                : all) |
+         (uint32_t)(end < 0     ? 0
+                    : end < all ? end
+                                : all)
+             << 16;
   const int64_t slot = (int64_t)g.slot + (int64_t)e * g.slot_step;
   if (g.src == RP_SRC_NEW) {
-    const uintptr_t at = (uintptr_t)(((p->row + slot) * a.Hk + p->group) * (WIDE * (int)sizeof(bf16)));
+    const uintptr_t at =
+        (uintptr_t)(((p->row + slot) * a.Hk + p->group) * (WIDE * (int)sizeof(bf16)));
     return {a.k.p.at + at, a.v.p.at + at};
   }
   const int32_t block = p->table[g.src - RP_SRC_KEPT][slot / RP_KV_BLOCK];
-  const uintptr_t k = a.kv.pool.p.at +
-                      (uintptr_t)rp_kv_entry(block, (int32_t)slot, WIDE) * sizeof(bf16);
+  const uintptr_t k =
+      a.kv.pool.p.at + (uintptr_t)rp_kv_entry(block, (int32_t)slot, WIDE) * sizeof(bf16);
   return {k, k + RP_KV_BLOCK * WIDE * sizeof(bf16)};
 }
 
 /* The GATHER rows that the lanes know, from row `first` of a tile on. */
-template <int KEYS>
 RP_DEVICE void gather(unsigned char *tile, int first, uintptr_t mine, uintptr_t none) {
   const int e = lane_of() % 16, odd = lane_of() / 16;
   const uint32_t place = place_of(KEYS, first + odd, e);
@@ -228,8 +234,7 @@ RP_DEVICE void gather(unsigned char *tile, int first, uintptr_t mine, uintptr_t 
   }
 }
 
-template <int KEYS, int STAGES, int QS>
-RP_DEVICE void load_keys(const rp_attend_args &a, shared<KEYS, STAGES, QS> *sh, int warp) {
+RP_DEVICE void load_keys(const rp_attend_args &a, shared *sh, int warp) {
   place slot = {0, 0}, now = {0, 0};
   int turn = 0; /* whose the next rows are */
   for (;;) {
@@ -251,18 +256,18 @@ RP_DEVICE void load_keys(const rp_attend_args &a, shared<KEYS, STAGES, QS> *sh, 
         if (lane_of() == 0) sh->partly[now.stage][g] = (uint32_t)(first | second << 1);
         __syncwarp();
         if (lane_of() == 0) gate_come(&sh->k_there[now.stage]);
-        gather<KEYS>(sh->k[now.stage], g * GATHER, from.k, a.k.p.at);
+        gather(sh->k[now.stage], g * GATHER, from.k, a.k.p.at);
         gate_come_behind_copies(&sh->k_there[now.stage]);
         gate_wait(&sh->v_read[now.stage], now.turn ^ 1);
-        gather<KEYS>(sh->v[now.stage], g * GATHER, from.v, a.v.p.at);
+        gather(sh->v[now.stage], g * GATHER, from.v, a.v.p.at);
         gate_come_behind_copies(&sh->v_there[now.stage]);
       }
-      step<STAGES>(&now);
+      step(&now, STAGES);
     }
     __syncwarp();
     if (tiles < 0) return;
     if (lane_of() == 0) gate_come(&sh->plan_read[slot.stage]);
-    step<2>(&slot);
+    step(&slot, 2);
   }
 }
 
@@ -273,7 +278,6 @@ struct rows {
   float max[2], sum[2]; /* of the scores as they are; of this thread's columns */
 };
 
-template <int KEYS>
 RP_DEVICE void make_scores(float (&s)[KEYS / 2], uint64_t q, uint64_t k) {
   mma_fence();
   RP_UNROLL
@@ -284,17 +288,14 @@ RP_DEVICE void make_scores(float (&s)[KEYS / 2], uint64_t q, uint64_t k) {
   }
   mma_close_group();
 }
-template <int KEYS>
 RP_DEVICE void add_values(float (&o)[WIDE / 2], const uint32_t (&p)[KEYS / 16][4], uint64_t v) {
   mma_fence();
   RP_UNROLL
-  for (int i = 0; i < KEYS / 16; i++)
-    mma_regs(o, p[i], v + (uint32_t)(i * 16 * HALF >> 4), 1);
+  for (int i = 0; i < KEYS / 16; i++) mma_regs(o, p[i], v + (uint32_t)(i * 16 * HALF >> 4), 1);
   mma_close_group();
 }
 
 /* Scores of keys that a query does not see. row: the thread's first, in the tile. */
-template <int KEYS>
 RP_DEVICE void hide(float (&s)[KEYS / 2], const uint32_t *see, const uint32_t *partly, uint32_t bit,
                     uint32_t row) {
   RP_UNROLL
@@ -313,7 +314,6 @@ RP_DEVICE void hide(float (&s)[KEYS / 2], const uint32_t *see, const uint32_t *p
 }
 
 /* s becomes exp2(c (s - max)) under the new maximum; fix is the factor of what was summed under the old. */
-template <int KEYS>
 RP_DEVICE void soften(float (&s)[KEYS / 2], rows *r, float c, float (&fix)[2]) {
   RP_UNROLL
   for (int i = 0; i < 2; i++) {
@@ -346,7 +346,6 @@ RP_DEVICE void scale_rows(float (&o)[WIDE / 2], const float (&fix)[2]) {
   for (int i = 0; i < WIDE / 2; i++) o[i] *= fix[i / 2 % 2];
 }
 
-template <int KEYS>
 RP_DEVICE void round_scores(uint32_t (&p)[KEYS / 16][4], const float (&s)[KEYS / 2]) {
   RP_UNROLL
   for (int i = 0; i < KEYS / 4; i++) p[i / 4][i % 4] = bf16x2(s[2 * i + 1], s[2 * i]);
@@ -366,8 +365,7 @@ RP_DEVICE uint4 swap_blocks(uint32_t (&w)[4]) {
   }
   uint32_t got[2];
   RP_UNROLL
-  for (int i = 0; i < 2; i++)
-    got[i] = __shfl_xor_sync(RP_ALL_LANES, high ? x[0][i] : x[1][i], 2);
+  for (int i = 0; i < 2; i++) got[i] = __shfl_xor_sync(RP_ALL_LANES, high ? x[0][i] : x[1][i], 2);
   return high ? make_uint4(got[0], got[1], x[1][0], x[1][1])
               : make_uint4(x[0][0], x[0][1], got[0], got[1]);
 }
@@ -382,8 +380,8 @@ RP_DEVICE own read_own(uintptr_t base, const rp_attend_args &a, int32_t token, i
   RP_UNROLL
   for (int i = 0; i < 2; i++) {
     const int r = row + 8 * i;
-    const uint4 *at = (const uint4 *)base +
-                      ((int64_t)(token + r) * a.Hk + group) * (WIDE / 8) + lane_of() % 4;
+    const uint4 *at =
+        (const uint4 *)base + ((int64_t)(token + r) * a.Hk + group) * (WIDE / 8) + lane_of() % 4;
     RP_UNROLL
     for (int j = 0; j < WIDE / 32; j++)
       x.at[i][j] = r >= from && r < to ? at[4 * j] : make_uint4(0, 0, 0, 0);
@@ -447,14 +445,15 @@ RP_DEVICE void write_rows(const rp_attend_args &a, float (&o)[WIDE / 2], const r
   }
 }
 
-template <int KEYS, int STAGES, int QS>
-RP_DEVICE void attend_items(const rp_attend_args &a, shared<KEYS, STAGES, QS> *sh, int group) {
+RP_DEVICE void attend_items(const rp_attend_args &a, shared *sh, int group) {
   const float c = (float)(a.scale * 1.4426950408889634);
   const int warp = same((int)threadIdx.x / 32) % 4;
   const int row = group * 64 + warp * 16 + lane_of() / 4;
   const uint32_t bit = 1u << group;
   const bool speaks = lane_of() == 0;
-  place slot = {0, 0}, query = {0, 0}, key = {0, 0}, value = {0, 0};
+  const uint64_t q = mma_along(same_at(sh->q + group * 64 * HALF));
+  place slot = {0, 0}, key = {0, 0}, value = {0, 0};
+  uint32_t query = 0;
   if (group == 1) barrier_pass(1, 256);
   float o[WIDE / 2], s[KEYS / 2];
   uint32_t p[KEYS / 16][4];
@@ -466,38 +465,37 @@ RP_DEVICE void attend_items(const rp_attend_args &a, shared<KEYS, STAGES, QS> *s
     const int32_t from = plan->own_from, to = same(plan->own_to);
     __syncwarp();
     if (speaks) gate_come(&sh->plan_read[slot.stage]);
-    step<2>(&slot);
+    step(&slot, 2);
     if (tiles < 0) return;
 
     rows r = {{RP_NONE, RP_NONE}, {0, 0}};
     float fix[2];
-    const uint64_t q = mma_along(same_at(sh->q[query.stage] + group * 64 * HALF));
     if (to) {
       const own k = read_own(a.k.p.at, a, token, kv, row, from, to);
       const own v = read_own(a.v.p.at, a, token, kv, row, from, to);
-      gate_wait(&sh->q_there[query.stage], query.turn);
-      begin_own(o, &r, sh->q[query.stage], k, v, row, from, to);
+      gate_wait(&sh->q_there, query);
+      begin_own(o, &r, sh->q, k, v, row, from, to);
     } else {
       RP_UNROLL
       for (int i = 0; i < WIDE / 2; i++) o[i] = 0;
-      gate_wait(&sh->q_there[query.stage], query.turn);
+      gate_wait(&sh->q_there, query);
     }
     if (tiles > 0) {
       gate_wait(&sh->k_there[key.stage], key.turn);
       mma_sees_shared();
-      make_scores<KEYS>(s, q, mma_along(same_at(sh->k[key.stage])));
+      make_scores(s, q, mma_along(same_at(sh->k[key.stage])));
       mma_wait<0>();
       mma_made(s);
-      hide<KEYS>(s, sh->see[key.stage], sh->partly[key.stage], bit, (uint32_t)row);
+      hide(s, sh->see[key.stage], sh->partly[key.stage], bit, (uint32_t)row);
       __syncwarp();
       if (speaks) gate_come(&sh->k_read[key.stage]);
-      step<STAGES>(&key);
+      step(&key, STAGES);
     }
     __syncwarp();
-    if (speaks && tiles <= 1) gate_come(&sh->q_read[query.stage]);
+    if (speaks && tiles <= 1) gate_come(&sh->q_read);
     if (tiles > 0) {
-      soften<KEYS>(s, &r, c, fix);
-      round_scores<KEYS>(p, s);
+      soften(s, &r, c, fix);
+      round_scores(p, s);
       if (to) scale_rows(o, fix);
     } else {
       RP_UNROLL
@@ -508,47 +506,46 @@ RP_DEVICE void attend_items(const rp_attend_args &a, shared<KEYS, STAGES, QS> *s
       gate_wait(&sh->k_there[key.stage], key.turn);
       mma_sees_shared();
       barrier_wait(1 + group, 256);
-      make_scores<KEYS>(s, q, mma_along(same_at(sh->k[key.stage])));
+      make_scores(s, q, mma_along(same_at(sh->k[key.stage])));
       gate_wait(&sh->v_there[value.stage], value.turn);
       mma_sees_shared();
-      add_values<KEYS>(o, p, mma_across(same_at(sh->v[value.stage]), KEYS * HALF));
+      add_values(o, p, mma_across(same_at(sh->v[value.stage]), KEYS * HALF));
       barrier_pass(2 - group, 256);
       mma_wait<1>();
       mma_made(s);
-      hide<KEYS>(s, sh->see[key.stage], sh->partly[key.stage], bit, (uint32_t)row);
+      hide(s, sh->see[key.stage], sh->partly[key.stage], bit, (uint32_t)row);
       __syncwarp();
       if (speaks) {
         gate_come(&sh->k_read[key.stage]);
-        if (t == tiles - 1) gate_come(&sh->q_read[query.stage]);
+        if (t == tiles - 1) gate_come(&sh->q_read);
       }
-      step<STAGES>(&key);
-      soften<KEYS>(s, &r, c, fix);
+      step(&key, STAGES);
+      soften(s, &r, c, fix);
       /* A loop, so that ptxas does not move the wait before the softmax, which is to run meanwhile. */
       do mma_wait<0>();
       while (queries < 0);
       mma_made(o);
       if (speaks) gate_come(&sh->v_read[value.stage]);
-      step<STAGES>(&value);
-      round_scores<KEYS>(p, s);
+      step(&value, STAGES);
+      round_scores(p, s);
       scale_rows(o, fix);
     }
-    step<QS>(&query);
+    query ^= 1;
     if (tiles > 0) {
       gate_wait(&sh->v_there[value.stage], value.turn);
       mma_sees_shared();
-      add_values<KEYS>(o, p, mma_across(same_at(sh->v[value.stage]), KEYS * HALF));
+      add_values(o, p, mma_across(same_at(sh->v[value.stage]), KEYS * HALF));
       mma_wait<0>();
       mma_made(o);
       if (speaks) gate_come(&sh->v_read[value.stage]);
-      step<STAGES>(&value);
+      step(&value, STAGES);
     }
     write_rows(a, o, r, token, head, row, queries);
   }
 }
 
-template <int KEYS, int STAGES, int QS>
 RP_DEVICE void hopper_body(const rp_hopper_attend_args &h, unsigned char *base) {
-  shared<KEYS, STAGES, QS> *sh = (shared<KEYS, STAGES, QS> *)base;
+  shared *sh = (shared *)base;
   static_assert(sizeof *sh <= RP_HOPPER_SHARED, "shared memory");
   if (threadIdx.x == 0) {
     if (shared_at(base) % 1024) stop_device();
@@ -556,10 +553,8 @@ RP_DEVICE void hopper_body(const rp_hopper_attend_args &h, unsigned char *base) 
       gate_open(&sh->planned[i], 1);
       gate_open(&sh->plan_read[i], LOADERS + 8);
     }
-    for (int i = 0; i < QS; i++) {
-      gate_open(&sh->q_there[i], 32);
-      gate_open(&sh->q_read[i], 8);
-    }
+    gate_open(&sh->q_there, 32);
+    gate_open(&sh->q_read, 8);
     for (int i = 0; i < STAGES; i++) {
       gate_open(&sh->k_there[i], KEYS + KEYS / GATHER);
       gate_open(&sh->v_there[i], KEYS);
@@ -581,16 +576,10 @@ RP_DEVICE void hopper_body(const rp_hopper_attend_args &h, unsigned char *base) 
   }
 }
 
-} // namespace
+}  // namespace
 
-#define RP_BODY(KEYS, STAGES, QS) \
-  RP_SHARED(unsigned char, base); \
-  hopper_body<KEYS, STAGES, QS>(a, base)
-#else
-#define RP_BODY(KEYS, STAGES, QS) stop_device()
 #endif
 
-#ifndef RP_HOPPER_KERNEL
 #ifdef RP_EMULATE
 #define RP_HOPPER_KERNEL(name) RP_KERNEL(name, rp_hopper_attend_args, RP_HOPPER_THREADS)
 #else
@@ -598,6 +587,12 @@ RP_DEVICE void hopper_body(const rp_hopper_attend_args &h, unsigned char *base) 
   extern "C" __global__ void __launch_bounds__(RP_HOPPER_THREADS, 1) \
       name(const __grid_constant__ rp_hopper_attend_args a)
 #endif
-#endif
 
-RP_HOPPER_KERNEL(hopper_attend) { RP_BODY(128, 2, 2); }
+RP_HOPPER_KERNEL(hopper_attend) {
+#if defined(RP_EMULATE) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
+  RP_SHARED(unsigned char, base);
+  hopper_body(a, base);
+#else
+  stop_device();
+#endif
+}

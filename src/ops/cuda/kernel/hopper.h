@@ -17,6 +17,7 @@ enum {
 typedef struct {
   rp_attend_args attend;
   rp_ptr next;
+  int32_t few; /* rows of so few tokens are another kernel's */
 } rp_hopper_attend_args;
 
 #define RP_CUDA_HOPPER_KERNELS(X) X(hopper_attend)

@@ -63,8 +63,7 @@ RP_DEVICE void mma_made(float (&c)[n]) {
 }
 
 #define RP_MMA_4(c, i) "+f"(c[i]), "+f"(c[i + 1]), "+f"(c[i + 2]), "+f"(c[i + 3])
-#define RP_MMA_16(c, i) \
-  RP_MMA_4(c, i), RP_MMA_4(c, i + 4), RP_MMA_4(c, i + 8), RP_MMA_4(c, i + 12)
+#define RP_MMA_16(c, i) RP_MMA_4(c, i), RP_MMA_4(c, i + 4), RP_MMA_4(c, i + 8), RP_MMA_4(c, i + 12)
 
 /* c = a b, or with `add` c += a b, over 16: a [64][16], b [N][16], both from mma_along. */
 RP_DEVICE void mma_shared(float (&c)[64], uint64_t a, uint64_t b, int add) {
@@ -80,23 +79,6 @@ RP_DEVICE void mma_shared(float (&c)[64], uint64_t a, uint64_t b, int add) {
       "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
       "}, %64, %65, p, 1, 1, 0, 0;\n}"
       : RP_MMA_16(c, 0), RP_MMA_16(c, 16), RP_MMA_16(c, 32), RP_MMA_16(c, 48)
-      : "l"(a), "l"(b), "r"(add));
-#endif
-}
-RP_DEVICE void mma_shared(float (&c)[80], uint64_t a, uint64_t b, int add) {
-#ifdef RP_EMULATE
-  emulate_mma(c, 160, a, nullptr, b, add);
-#else
-  asm volatile(
-      "{\n.reg .pred p;\nsetp.ne.b32 p, %82, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n160k16.f32.bf16.bf16 {"
-      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-      "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, "
-      "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79"
-      "}, %80, %81, p, 1, 1, 0, 0;\n}"
-      : RP_MMA_16(c, 0), RP_MMA_16(c, 16), RP_MMA_16(c, 32), RP_MMA_16(c, 48), RP_MMA_16(c, 64)
       : "l"(a), "l"(b), "r"(add));
 #endif
 }
