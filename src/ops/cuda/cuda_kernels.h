@@ -16,6 +16,7 @@
 #include "ops/cuda/kernel/embed.h"
 #include "ops/cuda/kernel/few.h"
 #include "ops/cuda/kernel/gate.h"
+#include "ops/cuda/kernel/gate_bwd.h"
 #include "ops/cuda/kernel/gate_scan.h"
 #include "ops/cuda/kernel/head.h"
 #include "ops/cuda/kernel/hopper.h"
@@ -31,6 +32,7 @@
   M(gate, RP_CUDA_GATE_KERNELS) \
   M(gate_scan, RP_CUDA_GATE_SCAN_KERNELS) \
   M(hopper, RP_CUDA_HOPPER_KERNELS) \
+  M(gate_bwd, RP_CUDA_GATE_BWD_KERNELS) \
   M(embed, RP_CUDA_EMBED_KERNELS) \
   M(norm, RP_CUDA_NORM_KERNELS) \
   M(optim, RP_CUDA_OPTIM_KERNELS) \

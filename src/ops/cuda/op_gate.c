@@ -92,26 +92,78 @@ static void put_gate(const rp_cuda_run *r, const void *args) {
 }
 const rp_cuda_op rp_cuda_op_gate = {gate_scratch, put_gate};
 
+/* ---- backward ---- */
+
+/* So many units at once that what is read, written and read again of them, 32 bytes of a channel and token at
+ * least, is half of a GPU's second-level cache of 50 MB. */
+enum { BWD_AT_ONCE = 24 << 20 };
+
+static rp_gate_bwd_scan_args bwd_scan(const rp_gate_bwd_args *a) {
+  const int64_t kv = rp_cuda_blocks(rp_gate_columns(a->Hk, a->h, 4), RP_SCAN_COLUMNS);
+  const int64_t q = rp_cuda_blocks(rp_gate_columns(a->H, a->h, 4), RP_SCAN_COLUMNS);
+  const int64_t units = a->rows.count * kv, bytes = (int64_t)a->rows.longest * RP_SCAN_WIDTH * 32;
+  const int64_t fit = BWD_AT_ONCE / bytes;
+  return (rp_gate_bwd_scan_args){
+      .op = *a,
+      .kv_blocks = (int32_t)kv,
+      .q_blocks = (int32_t)rp_cuda_blocks(q, kv),
+      .units = (int32_t)units,
+      .chunks = (int32_t)rp_cuda_blocks(a->rows.longest, RP_GATE_BWD_CHUNK),
+      .at_once = (int32_t)(fit < 1       ? 1
+                           : fit < units ? fit
+                                         : units)};
+}
+static size_t bwd_links(const rp_gate_bwd_scan_args *x) {
+  const size_t links = (size_t)x->units * (size_t)x->chunks * 2 * 3 * RP_SCAN_WIDTH;
+  return 4 * (RP_SCAN_LINKS + (x->op.re ? links : 0));
+}
+
+static int32_t walk_runs(const rp_gate_bwd_args *a) {
+  return (int32_t)rp_cuda_blocks(a->rows.longest, RP_GATE_KEPT);
+}
 static size_t gate_bwd_scratch(const rp_cuda *g, const void *args) {
   const rp_gate_bwd_args *a = args;
   (void)g;
-  if (!a->re) return 0;
-  return (size_t)a->rows.count * (size_t)rp_cuda_blocks(a->rows.longest, RP_GATE_KEPT) * 4 *
-         (size_t)rp_gate_columns(a->Hk, a->h, 1) * sizeof(float);
+  const size_t walk = (size_t)a->rows.count * (size_t)walk_runs(a) * 4 *
+                      (size_t)rp_gate_columns(a->Hk, a->h, 1) * sizeof(float);
+  const rp_gate_bwd_scan_args x = bwd_scan(a);
+  const size_t scan = a->h % 8 ? 0 : bwd_links(&x);
+  return a->re && walk > scan ? walk : scan;
 }
 
-static void put_gate_bwd(const rp_cuda_run *r, const void *args) {
-  const rp_gate_bwd_walk_args a = {
-      .op = *(const rp_gate_bwd_args *)args,
-      .starts = {r->scratch},
-      .runs =
-          (int32_t)rp_cuda_blocks(((const rp_gate_bwd_args *)args)->rows.longest, RP_GATE_KEPT)};
-  const rp_cuda_grid grid = {walk_blocks(&a.op.rows, a.op.H, a.op.Hk, a.op.h, 1), 1, 1,
+static bool gate_bwd_by_4(const rp_gate_bwd_args *a) {
+  const size_t bytes = 4 * (size_t)rp_dtype_bytes(a->p.dtype);
+  return a->h % 8 == 0 && a->ldp < RP_SCAN_LD && (!a->re || a->rope.at) &&
+         aligned(a->p, a->ldp, bytes) && aligned(a->dp, a->ldp, bytes) && aligned(a->dq, 0, 16) &&
+         aligned(a->dk, 0, 16) && aligned(a->dv, 0, 16) && a->rope.at % 16 == 0;
+}
+
+static void put_gate_bwd_walk(const rp_cuda_run *r, const rp_gate_bwd_args *op) {
+  const rp_gate_bwd_walk_args a = {.op = *op, .starts = {r->scratch}, .runs = walk_runs(op)};
+  const rp_cuda_grid grid = {walk_blocks(&op->rows, op->H, op->Hk, op->h, 1), 1, 1,
                              RP_GATE_WALK_THREADS, 0};
-  if (a.op.p.dtype == RP_BF16)
+  if (op->p.dtype == RP_BF16)
     RP_CUDA_LAUNCH(r, gate_bwd_walk_bf16, grid, &a);
   else
     RP_CUDA_LAUNCH(r, gate_bwd_walk_f32, grid, &a);
+}
+
+static void put_gate_bwd(const rp_cuda_run *r, const void *args) {
+  const rp_gate_bwd_args *a = args;
+  if (!gate_bwd_by_4(a)) {
+    put_gate_bwd_walk(r, a);
+    return;
+  }
+  rp_gate_bwd_scan_args x = bwd_scan(a);
+  x.links.at = r->scratch;
+  const int64_t stages = rp_cuda_blocks(x.units, x.at_once) + 1;
+  const rp_cuda_grid grid = {stages * x.chunks * (2 + x.q_blocks) * x.at_once, 1, 1,
+                             RP_SCAN_THREADS, sizeof(rp_gate_bwd_room)};
+  fill_ones(r, bwd_links(&x), RP_OP_gate_bwd);
+  if (a->p.dtype == RP_BF16)
+    RP_CUDA_LAUNCH(r, gate_bwd_bf16, grid, &x);
+  else
+    RP_CUDA_LAUNCH(r, gate_bwd_f32, grid, &x);
 }
 const rp_cuda_op rp_cuda_op_gate_bwd = {gate_bwd_scratch, put_gate_bwd};
 

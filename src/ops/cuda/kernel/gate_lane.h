@@ -59,6 +59,13 @@ RP_DEVICE void store(float *p, const quad<float> &q) {
   *(uint4 *)p = make_uint4(q.w[0], q.w[1], q.w[2], q.w[3]);
 }
 RP_DEVICE void store(bf16 *p, const quad<bf16> &q) { *(uint2 *)p = make_uint2(q.w[0], q.w[1]); }
+/* What is not read again soon. */
+RP_DEVICE void store_once(float *p, const quad<float> &q) {
+  __stcs((uint4 *)p, make_uint4(q.w[0], q.w[1], q.w[2], q.w[3]));
+}
+RP_DEVICE void store_once(bf16 *p, const quad<bf16> &q) {
+  __stcs((uint2 *)p, make_uint2(q.w[0], q.w[1]));
+}
 template <class T>
 RP_DEVICE void clear(quad<T> &q) {
   RP_UNROLL

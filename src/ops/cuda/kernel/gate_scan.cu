@@ -4,24 +4,14 @@
  *
  *   1. each thread: the product of the gates of its run of tokens and what k~ and v~ they end with, from 0;
  *   2. one thread a channel: these joined over the runs, and handed to later chunks;
- *   3. the same thread: the state at the end of the group of chunks before, then through the chunks of this group;
+ *   3. the same thread: the state before the chunk (gate_chain.h);
  *   4. each thread: its tokens once more, from the true state, turned and stored.
  *
- * So a state passes from block to block once in RP_SCAN_GROUP chunks, and the order of every sum is the same
- * whatever block comes first. Blocks take their chunk from a counter: those that one waits for run already.
- *
- * Bytes: q, k, x, g are read once and q, k, v written once; links add 3 floats, written, read and filled
- * before, to 128 tokens (bfloat16; 64 in float32) of a channel: 1.3 % more. */
+ * Bytes: q, k, x, g are read once and q, k, v written once; links add 3 floats, filled, written and read, to the
+ * 96 tokens (bfloat16; 48 in float32) of a channel: 2.7 % more. */
 #include "ops/cuda/kernel/gate_scan.h"
 
-#include "ops/cuda/kernel/gate_lane.h"
-
-enum {
-  COLUMNS = RP_SCAN_COLUMNS,
-  RUNS = RP_SCAN_RUNS,
-  WIDTH = RP_SCAN_WIDTH,
-  GROUP = RP_SCAN_GROUP
-};
+#include "ops/cuda/kernel/gate_chain.h"
 
 typedef rp_gate_scan_room room;
 
@@ -48,11 +38,6 @@ RP_DEVICE bool find_task(const rp_gate_scan_args &a, room *m, int32_t chunk) {
   return m->row.n > 0;
 }
 
-/* How many tokens of the row lie behind this one; negative if it is not the row's. */
-RP_DEVICE int32_t left_of(const room *m, int32_t token) { return m->row.n - 1 - token; }
-/* s, or the last there is. Offsets from a thread's first token fit 32 bits (RP_SCAN_LD). */
-RP_DEVICE int32_t at_most(int32_t s, int32_t left) { return s < left ? s : left < 0 ? 0 : left; }
-
 /* ---- columns that only turn, or only move ---- */
 
 template <class T, int S>
@@ -60,7 +45,7 @@ RP_DEVICE void turn_chunk(const rp_gate_args &a, const room *m, int64_t column, 
                           int64_t from, rp_tensor out, rp_ptr rope) {
   column += threadIdx.x % COLUMNS;
   const int32_t first = (m->chunk * RUNS + (int32_t)threadIdx.x / COLUMNS) * S;
-  const int32_t left = left_of(m, first), ldp = (int32_t)a.ldp, ld = heads * a.h;
+  const int32_t left = m->row.n - 1 - first, ldp = (int32_t)a.ldp, ld = heads * a.h;
   if (left < 0 || column >= rp_gate_columns(heads, a.h, 4)) return;
   const pairs c = pairs_of(column, a.h, 4);
   const int64_t tok = m->row.tok + (int64_t)first;
@@ -96,42 +81,6 @@ RP_DEVICE void turn_chunk(const rp_gate_args &a, const room *m, int64_t column, 
 
 /* ---- the scan ---- */
 
-/* A thread's tokens: gate, k and x of both halves. */
-template <class T, int S>
-struct tokens {
-  quad<T> g[S][2], k[S][2], x[S][2];
-};
-
-/* Behind the row's end its last token again, so that no load waits for a branch: no sum that counts has it. */
-template <class T, int S>
-RP_DEVICE void fetch_tokens(tokens<T, S> &d, const rp_gate_args &a, const room *m, int32_t first,
-                            const pairs &c) {
-  const columns col = columns_of(a.H, a.Hk, a.h);
-  const int32_t left = left_of(m, first), ld = (int32_t)a.ldp;
-  const T *p =
-      (const T *)a.p.p.at + (m->row.tok + (left < 0 ? m->row.n - 1 : first)) * a.ldp + c.at;
-  RP_UNROLL
-  for (int half = 0; half < 2; half++, p += c.half) {
-    RP_UNROLL
-    for (int s = 0; s < S; s++) {
-      const int32_t at = at_most(s, left) * ld;
-      fetch_once(d.g[s][half], p + col.g + at);
-      fetch_once(d.k[s][half], p + col.k + at);
-      fetch_once(d.x[s][half], p + col.x + at);
-    }
-  }
-}
-
-template <class T, int S>
-RP_DEVICE void forget(tokens<T, S> &d) {
-  RP_UNROLL
-  for (int s = 0; s < S; s++) {
-    RP_UNROLL
-    for (int half = 0; half < 2; half++)
-      forget(d.g[s][half]), forget(d.k[s][half]), forget(d.x[s][half]);
-  }
-}
-
 template <class T, int S>
 RP_DEVICE void sum_run(const tokens<T, S> &d, room *m, int32_t run, int32_t lane) {
   RP_UNROLL
@@ -149,11 +98,6 @@ RP_DEVICE void sum_run(const tokens<T, S> &d, room *m, int32_t run, int32_t lane
     *(float2 *)&m->run[2][j][run][2 * lane] = v;
   }
 }
-
-/* Product, k~ and v~. */
-typedef struct {
-  float p, k, v;
-} link;
 
 /* The whole chunk of channel i of the block; m->run becomes what is before each. */
 RP_DEVICE link join_runs(room *m, int32_t i) {
@@ -173,66 +117,13 @@ RP_DEVICE link join_runs(room *m, int32_t i) {
   return sum;
 }
 
-/* No sum of ours: all bits 1 mean that there is none yet. */
-enum : uint32_t { EMPTY = 0xffffffffu, NOT_EMPTY = 0x7fffffffu };
-RP_DEVICE uint32_t *link_at(const rp_gate_scan_args &a, int64_t slot, int32_t block, int32_t i) {
-  return (uint32_t *)a.links.at + RP_SCAN_LINKS + (slot * a.kv_blocks + block) * 3 * WIDTH + i;
-}
-RP_DEVICE void hand_on(uint32_t *to, float x) {
-  const uint32_t bits = f32_bits(x);
-  store_relaxed(to, bits == EMPTY ? NOT_EMPTY : bits);
-}
-
-/* k~ and v~ before the chunk (p is not used); hands on what later ones need. `state` is what the row begins with, of
- * use to its first chunk alone, which hands on its true end: so nobody writes to the cell before it was read. */
-RP_DEVICE link chain(const rp_gate_scan_args &a, const room *m, int32_t i, const link &sum,
-                     link state) {
-  const int32_t in_group = m->chunk % GROUP;
-  const bool last = (m->chunk + 1) * rp_scan_chunk(a.op.p.dtype == RP_BF16) >= m->row.n;
-  uint32_t *own = link_at(a, m->slot, m->block, i), seen[GROUP - 1][3], end[2];
-  if (!last && in_group < GROUP - 1) {
-    hand_on(own, m->chunk ? sum.p : 0);
-    hand_on(own + WIDTH, fmaf(sum.p, state.k, sum.k));
-    hand_on(own + 2 * WIDTH, fmaf(sum.p, state.v, sum.v));
-  }
-  RP_UNROLL
-  for (int n = 0; n < GROUP - 1; n++) {
-    if (n >= in_group) continue;
-    const uint32_t *from = link_at(a, m->slot - in_group + n, m->block, i);
-    RP_UNROLL
-    for (int w = 0; w < 3; w++) seen[n][w] = load_relaxed(from + w * WIDTH);
-  }
-  if (m->chunk >= GROUP) {
-    const uint32_t *from = link_at(a, m->slot - in_group - 1, m->block, i);
-    end[0] = load_relaxed(from + WIDTH);
-    end[1] = load_relaxed(from + 2 * WIDTH);
-    state.k = f32_of_bits(await_word(from + WIDTH, end[0], EMPTY));
-    state.v = f32_of_bits(await_word(from + 2 * WIDTH, end[1], EMPTY));
-  }
-  RP_UNROLL
-  for (int n = 0; n < GROUP - 1; n++) {
-    if (n >= in_group) continue;
-    const uint32_t *from = link_at(a, m->slot - in_group + n, m->block, i);
-    const float gate = f32_of_bits(await_word(from, seen[n][0], EMPTY));
-    const float k = f32_of_bits(await_word(from + WIDTH, seen[n][1], EMPTY));
-    const float v = f32_of_bits(await_word(from + 2 * WIDTH, seen[n][2], EMPTY));
-    state.k = fmaf(gate, state.k, k);
-    state.v = fmaf(gate, state.v, v);
-  }
-  if (!last && in_group == GROUP - 1) {
-    hand_on(own + WIDTH, fmaf(sum.p, state.k, sum.k));
-    hand_on(own + 2 * WIDTH, fmaf(sum.p, state.v, sum.v));
-  }
-  return state;
-}
-
 /* Where the row's states are after its t-th token. */
 RP_DEVICE float *cell_at(const rp_gate_args &a, const rp_row &row, int32_t t) {
   return (float *)rp_cell_state(&a.kv, row.cell, a.Hk, a.h, sizeof(float), row.pos + t).at;
 }
 
 /* Steps 2 and 3. */
-RP_DEVICE void join_chunk(const rp_gate_scan_args &a, room *m) {
+RP_DEVICE void join_chunk(const rp_gate_scan_args &a, room *m, int32_t chunk) {
   const int32_t i = (int32_t)threadIdx.x, j = i / 32, lane = i % 32;
   const int64_t column = (int64_t)m->block * COLUMNS + lane / 2;
   link start;
@@ -246,7 +137,11 @@ RP_DEVICE void join_chunk(const rp_gate_scan_args &a, room *m) {
     start.k = from[0];
     start.v = from[(int64_t)a.op.Hk * a.op.h];
   }
-  start = chain(a, m, i, sum, start);
+  links l;
+  l.each = a.kv_blocks * 3 * WIDTH;
+  l.mine = (uint32_t *)a.links.at + RP_SCAN_LINKS + m->slot * l.each + m->block * 3 * WIDTH + i;
+  const bool last = (m->chunk + 1) * chunk >= m->row.n;
+  start = chain(l, m->chunk, !last, true, sum, start);
   m->carry[0][j][lane] = start.k;
   m->carry[1][j][lane] = start.v;
 }
@@ -301,7 +196,7 @@ RP_DEVICE void leave_states(const tokens<T, S> &d, const rp_gate_args &a, int32_
 template <class T, int S>
 RP_DEVICE void scan_run(tokens<T, S> &d, const rp_gate_args &a, int32_t first, const pairs &c,
                         const room *m, int32_t run, int32_t lane) {
-  const int32_t left = left_of(m, first), begin = left < 0 ? m->row.n - 1 : first;
+  const int32_t left = m->row.n - 1 - first, begin = left < 0 ? m->row.n - 1 : first;
   const float *table = (const float *)a.rope.at +
                        ((a.rope_by_token ? m->row.tok : m->row.pos) + (int64_t)begin) * a.h + c.i;
   RP_UNROLL
@@ -331,12 +226,15 @@ RP_DEVICE void scan_chunk(const rp_gate_scan_args &a, room *m) {
   const int64_t columns_there = rp_gate_columns(a.op.Hk, a.op.h, 4);
   const bool there = column < columns_there;
   const pairs c = pairs_of(there ? column : columns_there - 1, a.op.h, 4);
+  const int32_t left = m->row.n - 1 - first;
   tokens<T, S> d;
-  fetch_tokens(d, a.op, m, first, c);
+  fetch_tokens<true>(d, (const T *)a.op.p.p.at + c.at, a.op.ldp,
+                     m->row.tok + (left < 0 ? m->row.n - 1 : first), left,
+                     columns_of(a.op.H, a.op.Hk, a.op.h), c.half);
   sum_run(d, m, run, lane);
   __syncthreads();
   forget(d);
-  join_chunk(a, m);
+  join_chunk(a, m, RUNS * S);
   __syncthreads();
   if (there && m->row.cell.at && first < m->row.n && first + S > m->row.n - a.op.kv.states)
     leave_states(d, a.op, first, c, m, run, lane);
@@ -344,12 +242,11 @@ RP_DEVICE void scan_chunk(const rp_gate_scan_args &a, room *m) {
   scan_run(d, a.op, first, c, m, run, lane);
   T *k = (T *)a.op.k.p.at + (m->row.tok + first) * ld + c.at;
   T *v = (T *)a.op.v.p.at + (m->row.tok + first) * ld + c.at;
-  const int32_t left = there ? left_of(m, first) : -1;
   RP_UNROLL
   for (int half = 0; half < 2; half++, k += c.half, v += c.half) {
     RP_UNROLL
     for (int s = 0; s < S; s++) {
-      if (s > left) continue;
+      if (!there || s > left) continue;
       store(k + s * (int32_t)ld, d.k[s][half]);
       store(v + s * (int32_t)ld, d.x[s][half]);
     }

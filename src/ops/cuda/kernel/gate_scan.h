@@ -26,8 +26,7 @@ RP_HD static inline int64_t rp_scan_first(int32_t tok, int32_t which, int32_t ch
 }
 
 /* links, all bits 1 at first: a word that counts the blocks that began, then from RP_SCAN_LINKS on
- * [chunk][blocks of kv columns][3][RP_SCAN_WIDTH] floats: of a chunk the product of its gates, and the k~ and v~
- * it ends with if it begins with 0. The last of each RP_SCAN_GROUP of a row has the k~ and v~ it ends with. */
+ * [chunk][blocks of kv columns][3][RP_SCAN_WIDTH] floats (gate_chain.h). */
 enum { RP_SCAN_LINKS = 64 };
 typedef struct {
   rp_gate_args op;
