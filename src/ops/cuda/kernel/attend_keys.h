@@ -122,4 +122,39 @@ RP_DEVICE attend_key key_at(const attend_keys *k, int *i, int32_t j, const rp_at
   return key;
 }
 
+/* What of it kernels keep that copy keys without threads' registers: where it lies, + 1 for one of the call's
+ * own tokens, 0 for none; the first query that sees it, and << 16 the one behind the last. */
+typedef struct {
+  uintptr_t at;
+  uint32_t seen;
+} attend_place;
+enum { RP_ATTEND_UNSEEN = 0xffff };
+
+template <class T>
+RP_DEVICE attend_place place_of_key(const attend_keys *k, int *i, int32_t j,
+                                    const rp_attend_args &a, int32_t tok, int32_t head, int32_t t0,
+                                    int32_t most) {
+  const attend_key key = key_at<T>(k, i, j, a, tok, head, t0, most);
+  return {(uintptr_t)key.k + (key.fresh ? 1 : 0), (uint32_t)key.low | (uint32_t)(key.high + 1)
+                                                                          << 16};
+}
+
+/* From a key to its value, in bytes. */
+template <class T>
+RP_DEVICE int64_t to_value(const rp_attend_args &a, bool fresh) {
+  return fresh ? (int64_t)a.v.p.at - (int64_t)a.k.p.at
+               : (int64_t)RP_KV_BLOCK * a.h * (int64_t)sizeof(T);
+}
+
+/* ---- tiles in shared memory ----
+ *
+ * Rows of N bfloat16; the 16 bytes c of row r lie at (c ^ r % 8), so that eight rows of a column are in
+ * different banks. */
+
+/* In bytes from the first row. */
+template <int N>
+RP_DEVICE uint32_t swizzled(int row, int chunk) {
+  return (uint32_t)(row * 2 * N + ((chunk ^ (row & 7)) << 4));
+}
+
 #endif

@@ -10,29 +10,18 @@
 
 enum { WARPS = RP_ATTEND_TILE_THREADS / 32 };
 
-/* Rows of N bfloat16; the 16 bytes c of row r lie at (c ^ r % 8), so that eight rows of a column are in
- * different banks. */
 template <int N>
 struct work {
   static constexpr int TILE = RP_ATTEND_TILE_QUERIES(N), KEYS = RP_ATTEND_TILE_KEYS(N);
   bf16 q[TILE * N], k[2][KEYS * N], v[2][KEYS * N];
-  uintptr_t
-      at[2][KEYS]; /* of key tiles 2i, 2i + 1: where the keys are, + 1 for new ones; 0: nowhere */
-  uint32_t seen
-      [3]
-      [KEYS]; /* of key tiles 3i ..: the first query that sees a key; << 16: the one behind the last */
+  uintptr_t at[2][KEYS]; /* attend_place, of key tiles 2i, 2i + 1 */
+  uint32_t seen[3][KEYS]; /* of key tiles 3i .. */
   attend_keys keys;
 };
 static_assert(sizeof(attend_keys) <= 384 && sizeof(work<64>) <= RP_ATTEND_TILE_SHARED(64) &&
                   sizeof(work<128>) <= RP_ATTEND_TILE_SHARED(128) &&
                   sizeof(work<256>) <= RP_ATTEND_TILE_SHARED(256),
               "shared memory");
-
-/* Where 16 bytes lie, in bytes from the start of such rows. */
-template <int N>
-RP_DEVICE uint32_t place(int row, int chunk) {
-  return (uint32_t)(row * 2 * N + ((chunk ^ (row & 7)) << 4));
-}
 
 template <int N>
 struct block {
@@ -46,17 +35,12 @@ struct block {
   int head, group, segment;
 };
 
-/* The place of key j, and who sees it, for the thread that has it. */
-typedef struct {
-  uintptr_t at;
-  uint32_t seen;
-} found;
+/* Key j, for the thread that looks it up. */
 template <int N>
-RP_DEVICE found look_up(block<N> *b, int32_t j) {
+RP_DEVICE attend_place look_up(block<N> *b, int32_t j) {
   const attend_keys *keys = &b->w->keys;
-  if (j >= keys->count) return {0, 0xffff};
-  const attend_key k = key_at<bf16>(keys, &b->segment, j, b->a, b->row.tok, b->group, b->t0, b->nq);
-  return {(uintptr_t)k.k + (k.fresh ? 1 : 0), (uint32_t)k.low | (uint32_t)(k.high + 1) << 16};
+  if (j >= keys->count) return {0, RP_ATTEND_UNSEEN};
+  return place_of_key<bf16>(keys, &b->segment, j, b->a, b->row.tok, b->group, b->t0, b->nq);
 }
 
 /* Keys and values of tile `i` are on their way. */
@@ -64,16 +48,16 @@ template <int N>
 RP_DEVICE void send_keys(const block<N> *b, int i) {
   constexpr int CHUNKS = block<N>::CHUNKS, KEYS = block<N>::KEYS;
   const int chunk = (int)threadIdx.x % CHUNKS, first = (int)threadIdx.x / CHUNKS;
-  const int64_t fresh = (int64_t)b->a.v.p.at - (int64_t)b->a.k.p.at;
-  const int64_t cached = (int64_t)RP_KV_BLOCK * b->a.h * (int64_t)sizeof(bf16);
+  const int64_t fresh = to_value<bf16>(b->a, true), cached = to_value<bf16>(b->a, false);
   unsigned char *k = (unsigned char *)b->w->k[i % 2], *v = (unsigned char *)b->w->v[i % 2];
   RP_UNROLL
   for (int r = first; r < KEYS; r += RP_ATTEND_TILE_THREADS / CHUNKS) {
     const uintptr_t at = b->w->at[i % 2][r];
     const unsigned char *from = (const unsigned char *)(at & ~(uintptr_t)1) + 16 * chunk;
     const int bytes = at && chunk * 8 < b->a.h ? 16 : 0;
-    copy_async_16(k + place<N>(r, chunk), bytes ? from : (const unsigned char *)b->a.k.p.at, bytes);
-    copy_async_16(v + place<N>(r, chunk),
+    copy_async_16(k + swizzled<N>(r, chunk), bytes ? from : (const unsigned char *)b->a.k.p.at,
+                  bytes);
+    copy_async_16(v + swizzled<N>(r, chunk),
                   bytes ? from + (at & 1 ? fresh : cached) : (const unsigned char *)b->a.v.p.at,
                   bytes);
   }
@@ -90,7 +74,7 @@ RP_DEVICE void send_queries(const block<N> *b) {
     const bool there = r < b->nq && chunk * 8 < b->a.h;
     const int64_t at =
         ((int64_t)(b->row.tok + b->from + r) * b->a.H + b->head) * b->a.h + chunk * 8;
-    copy_async_16((unsigned char *)b->w->q + place<N>(r, chunk), there ? q + at : q,
+    copy_async_16((unsigned char *)b->w->q + swizzled<N>(r, chunk), there ? q + at : q,
                   there ? 16 : 0);
   }
   copies_close_group();
@@ -120,7 +104,7 @@ RP_DEVICE void own_keys(const block<N> *b, sums<N> *s) {
     RP_UNROLL
     for (int c = 0; c < N / 8; c++) {
       const bool there = has && c * 8 < a.h;
-      const uint32_t x = *(const uint32_t *)(q + place<N>(r, c) + 4 * p);
+      const uint32_t x = *(const uint32_t *)(q + swizzled<N>(r, c) + 4 * p);
       const uint32_t y = there ? *(const uint32_t *)(k + c * 8 + 2 * p) : 0;
       const uint32_t z = there ? *(const uint32_t *)(v + c * 8 + 2 * p) : 0;
       if (there) score = fmaf(high_f32(x), high_f32(y), fmaf(low_f32(x), low_f32(y), score));
@@ -155,8 +139,8 @@ RP_DEVICE void meet(const block<N> *b, int i, float scale, sums<N> *o) {
   const unsigned char *q = (const unsigned char *)b->w->q + first * 2 * N;
   const unsigned char *k = (const unsigned char *)b->w->k[i % 2];
   const unsigned char *v = (const unsigned char *)b->w->v[i % 2];
-  const uint32_t q_at = place<N>(lane % 16, lane / 16);
-  const uint32_t k_at = place<N>(lane % 8 + lane / 16 * 8, lane / 8 % 2);
+  const uint32_t q_at = swizzled<N>(lane % 16, lane / 16);
+  const uint32_t k_at = swizzled<N>(lane % 8 + lane / 16 * 8, lane / 8 % 2);
   float s[MT][KEYS / 8][4] = {};
   RP_UNROLL
   for (int c = 0; c < N / 16; c++) {
@@ -220,7 +204,7 @@ RP_DEVICE void meet(const block<N> *b, int i, float scale, sums<N> *o) {
     for (int e = 0; e < 4; e++) o->o[m][n][e] *= fix[m][e / 2];
   }
 
-  const uint32_t v_at = place<N>(lane % 16, lane / 16);
+  const uint32_t v_at = swizzled<N>(lane % 16, lane / 16);
   RP_UNROLL
   for (int c = 0; c < KEYS / 16; c++) {
     uint32_t x[MT][4];
@@ -264,7 +248,7 @@ RP_DEVICE void put_out(const block<N> *b, double scale, sums<N> *s) {
           s->max[m][half] * (float)scale + logf(sum);
     RP_UNROLL
     for (int c = 0; c < CHUNKS; c++)
-      *(uint32_t *)(to + place<N>(query, c) + 4 * p) =
+      *(uint32_t *)(to + swizzled<N>(query, c) + 4 * p) =
           bf16x2(s->o[m][c][2 * half + 1] * r, s->o[m][c][2 * half] * r);
   }
   __syncwarp();
@@ -272,7 +256,7 @@ RP_DEVICE void put_out(const block<N> *b, double scale, sums<N> *s) {
     const int query = first + i / CHUNKS, chunk = i % CHUNKS;
     if (query >= b->nq || chunk * 8 >= a.h) continue;
     const int64_t at = ((int64_t)(b->row.tok + b->from + query) * a.H + b->head) * a.h + chunk * 8;
-    *(uint4 *)((bf16 *)a.out.p.at + at) = *(const uint4 *)(to + place<N>(query, chunk));
+    *(uint4 *)((bf16 *)a.out.p.at + at) = *(const uint4 *)(to + swizzled<N>(query, chunk));
   }
 }
 
@@ -285,7 +269,8 @@ RP_DEVICE void attend(const rp_attend_tile_args &all) {
   const attend_tile tile = find_tile(a.rows, all.few, TILE, (int32_t)(blockIdx.x / (unsigned)a.H));
   if (tile.row < 0) return;
   const rp_row row = row_at(a.rows, tile.row);
-  const int32_t from = tile.tile * TILE, head = (int32_t)(blockIdx.x % (unsigned)a.H);
+  const int32_t from = tile.tile * TILE;
+  const int head = (int)(blockIdx.x % (unsigned)a.H);
   block<N> b = {a,
                 w,
                 thread % 32,
@@ -304,7 +289,7 @@ RP_DEVICE void attend(const rp_attend_tile_args &all) {
   __syncthreads();
   if (thread < KEYS) RP_UNROLL
   for (int i = 0; i < 2; i++) {
-    const found f = look_up(&b, i * KEYS + thread);
+    const attend_place f = look_up(&b, i * KEYS + thread);
     w->at[i][thread] = f.at;
     w->seen[i][thread] = f.seen;
   }
@@ -329,7 +314,7 @@ RP_DEVICE void attend(const rp_attend_tile_args &all) {
     copies_wait<0>();
     __syncthreads();
     if (i + 1 < tiles) send_keys(&b, i + 1);
-    found f = {0, 0};
+    attend_place f = {0, RP_ATTEND_UNSEEN};
     if (thread < KEYS) f = look_up(&b, (i + 2) * KEYS + thread);
     meet(&b, i, scale, &s);
     if (thread < KEYS) {
