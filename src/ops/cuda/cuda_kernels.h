@@ -12,6 +12,7 @@
 #include "ops/cuda/kernel/attend.h"
 #include "ops/cuda/kernel/attend_bwd.h"
 #include "ops/cuda/kernel/attend_bwd_mma.h"
+#include "ops/cuda/kernel/attend_few.h"
 #include "ops/cuda/kernel/attend_tile.h"
 #include "ops/cuda/kernel/embed.h"
 #include "ops/cuda/kernel/few.h"
@@ -41,7 +42,8 @@
   M(attend_bwd_mma, RP_CUDA_ATTEND_BWD_MMA_KERNELS) \
   M(head, RP_CUDA_HEAD_KERNELS) \
   M(few, RP_CUDA_FEW_KERNELS) \
-  M(attend_tile, RP_CUDA_ATTEND_TILE_KERNELS)
+  M(attend_tile, RP_CUDA_ATTEND_TILE_KERNELS) \
+  M(attend_few, RP_CUDA_ATTEND_FEW_KERNELS)
 
 #define RP_X(name) RP_KERN_##name,
 #define RP_M(module, list) list(RP_X)

@@ -43,25 +43,99 @@ static void put_tile(const rp_cuda_run *r, const rp_attend_args *a, int few) {
   }
 }
 
+/* ---- rows of few tokens over caches ---- */
+
+/* Sums of parts, at most: as much as a product's workspace would do, so that plans do not grow. */
+enum { SUMS_BYTES = 16 << 20, PARTS = 128 };
+/* Keys that a block is worth; keys from which on a part is cut for balance; blocks that read as fast as
+ * the memory can. */
+enum { LEAST_KEYS = 64, MOST_KEYS = 2048, ENOUGH_BLOCKS = 64 };
+
+static int group_of(const rp_attend_args *a) { return a->H / a->Hk; }
+
+/* The most tokens of a row that attend_few serves: of what a draft asks for, but no prompts. */
+static int few_tokens(const rp_attend_args *a) {
+  const int tokens = RP_ATTEND_FEW_QUERIES / group_of(a);
+  return tokens < 1 ? 1 : tokens < 8 ? tokens : 8;
+}
+
+/* Parts of a unit: blocks for every multiprocessor twice, enough of them for a long row among short
+ * ones, and as many as there is room for. */
+static void share_out(const rp_cuda *g, rp_attend_few_args *x, int64_t units) {
+  const int64_t each = (int64_t)x->queries * (x->op.h + 4) * 4;
+  const int64_t fit = ((SUMS_BYTES - 16) / units - 4) / each,
+                per_row = (int64_t)x->op.Hk * x->chunks;
+  const int64_t fill = 2 * g->processors / units;
+  int64_t parts = (ENOUGH_BLOCKS + per_row - 1) / per_row;
+  if (parts < fill) parts = fill;
+  if (parts > PARTS) parts = PARTS;
+  if (parts > fit) parts = fit;
+  x->parts = parts > 1 ? (int32_t)parts : 1;
+  x->fill = fill > 1 ? (int32_t)(fill < PARTS ? fill : PARTS) : 1;
+  x->least = LEAST_KEYS;
+  x->most = MOST_KEYS;
+}
+
+static void put_few(const rp_cuda_run *r, const rp_attend_args *a, int few) {
+  rp_attend_few_args x = {.op = *a, .few = few, .chunks = 1, .heads = group_of(a)};
+  if (x.heads > RP_ATTEND_FEW_QUERIES) {
+    x.chunks = (int32_t)rp_cuda_blocks(x.heads, RP_ATTEND_FEW_QUERIES);
+    x.heads = RP_ATTEND_FEW_QUERIES;
+  }
+  x.queries = x.heads * (a->rows.longest < few ? a->rows.longest : few);
+  const int64_t units = (int64_t)a->rows.count * a->Hk * x.chunks;
+  if (!units) return;
+  share_out(r->g, &x, units);
+  x.made = (rp_ptr){r->scratch};
+  x.sums = (rp_ptr){r->scratch + (size_t)(units * 4 + 15) / 16 * 16};
+  const int64_t blocks = units * x.parts;
+  if (a->h <= 64)
+    RP_CUDA_LAUNCH(
+        r, attend_few_64,
+        ((rp_cuda_grid){blocks, 1, 1, 32 * RP_ATTEND_FEW_WARPS(64), RP_ATTEND_FEW_SHARED(64)}), &x);
+  else if (a->h <= 128)
+    RP_CUDA_LAUNCH(
+        r, attend_few_128,
+        ((rp_cuda_grid){blocks, 1, 1, 32 * RP_ATTEND_FEW_WARPS(128), RP_ATTEND_FEW_SHARED(128)}),
+        &x);
+  else
+    RP_CUDA_LAUNCH(
+        r, attend_few_256,
+        ((rp_cuda_grid){blocks, 1, 1, 32 * RP_ATTEND_FEW_WARPS(256), RP_ATTEND_FEW_SHARED(256)}),
+        &x);
+  if (x.parts > 1)
+    RP_CUDA_LAUNCH(r, attend_merge,
+                   ((rp_cuda_grid){units * x.queries, 1, 1, RP_ATTEND_MERGE_THREADS, 0}), &x);
+}
+
+/* ---- which kernel ---- */
+
 /* Whether the kernels that copy 16 bytes at a time and multiply bfloat16 serve the op. */
 static bool is_whole(const rp_attend_args *a) {
   return a->q.dtype == RP_BF16 && a->h % 8 == 0 && a->h <= 256 && a->scale > 0 && aligned(a->q.p) &&
          aligned(a->k.p) && aligned(a->v.p) && aligned(a->out.p) && aligned(a->kv.pool.p);
 }
 
-static size_t attend_scratch(const rp_cuda *g, const void *args) {
-  (void)args;
-  return g->capability == 90 ? RP_HOPPER_SCRATCH : 0;
-}
-
+/* Rows of few tokens are told apart on the device: where there are caches two kernels go over all rows, each
+ * over its own. */
 static void put_attend(const rp_cuda_run *r, const void *args) {
   const rp_attend_args *a = args;
-  if (is_whole(a) && rp_hopper_serves(r->g, a))
-    rp_hopper_put(r, a, 0);
-  else if (is_whole(a))
-    put_tile(r, a, 0);
-  else
+  if (!is_whole(a)) {
     put_plain(r, a, 0);
+    return;
+  }
+  const int few = a->kv.pool.p.at ? few_tokens(a) : 0;
+  if (few) put_few(r, a, few);
+  if (a->rows.longest <= few) return;
+  if (rp_hopper_serves(r->g, a))
+    rp_hopper_put(r, a, few);
+  else
+    put_tile(r, a, few);
+}
+
+static size_t attend_scratch(const rp_cuda *g, const void *args) {
+  (void)g;
+  return ((const rp_attend_args *)args)->q.dtype == RP_BF16 ? SUMS_BYTES : 0;
 }
 const rp_cuda_op rp_cuda_op_attend = {attend_scratch, put_attend};
 
