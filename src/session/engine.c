@@ -210,6 +210,7 @@ fail:
 void rp_engine_close(rp_engine *e) {
   if (!e) return;
   if (e->q) rp_wait(e->q, NULL);
+  for (int i = 0; i < RP_STEPS; i++) rp_tape_free(e->step[i].tape);
   rp_net_close(e->net);
   if (e->device.at) rp_device_free(e->dev, e->device);
   if (e->kv.pool.p.at) rp_device_free(e->dev, e->kv.pool.p);

@@ -29,6 +29,13 @@ typedef struct {
   int sessions;
 } rp_used_plan;
 
+/* The ops of a call of one token a row, which its sizes alone decide. */
+typedef struct {
+  int32_t rows, tokens, picks[2]; /* 0 rows: none */
+  rp_tape *tape;                  /* NULL: it came once so far */
+} rp_step;
+enum { RP_STEPS = 8 };
+
 struct rp_engine {
   const rp_model *model;
   rp_engine_opts o;
@@ -37,6 +44,8 @@ struct rp_engine {
   rp_queue *q;
   bool late; /* the device keeps its ops for later, in memory of its own: calls allocate */
   rp_net *net;
+  rp_step step[RP_STEPS]; /* of a device that keeps its ops: the last ones that came */
+  unsigned steps;         /* that ever came */
   rp_used_plan plan[RP_NET_PLANS];
   int plans;
   int sessions;
