@@ -124,6 +124,7 @@ static int choose_pattern(const cli_args *a, cli_model *m) {
     if (!m->pattern) return cli_fail(RP_NO_MEMORY, "out of memory for the pattern");
   }
   if (rp_model_trained(m->model, m->pattern, &trained, &err)) return cli_error(&err);
+  if (strcmp(m->facts.device, "cpu")) cli_note("device: %s", m->facts.device);
   cli_note("pattern: %s", m->pattern);
   if (trained) return 0;
   snprintf(line, sizeof line,

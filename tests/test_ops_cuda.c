@@ -192,6 +192,9 @@ static void memory_that_was_freed_is_had_again(void **state) {
   assert_true(rp_device_available(b.d) < fake.capacity);
   check_ok(rp_device_alloc(b.d, fake.capacity / 2, "half", &p, &err), err);
   assert_true(rp_device_available(b.d) < fake.capacity / 2);
+  rp_device_free(b.d, p); /* the pool keeps it, and gives it again */
+  assert_true(rp_device_available(b.d) > fake.capacity / 2);
+  check_ok(rp_device_alloc(b.d, fake.capacity / 2, "half", &p, &err), err);
   box_close(&b); /* closes what is still there */
   check_gone();
 }
@@ -665,10 +668,33 @@ static void the_device_is_asked_for_by_name(void **state) {
   rp_error err = {0};
   fake_cuda_reset();
   check_ok(rp_device_choose("auto", &kind, &err), err);
+  assert_int_equal(kind, RP_DEVICE_CUDA);
+  check_ok(rp_device_choose("cpu", &kind, &err), err);
   assert_int_equal(kind, RP_DEVICE_CPU);
   check_ok(rp_device_choose("cuda", &kind, &err), err);
   assert_int_equal(kind, RP_DEVICE_CUDA);
   check_fails(rp_device_choose("gpu", &kind, &err), RP_USAGE, err, "auto, cpu and cuda");
+  check_gone();
+}
+
+static void a_rank_has_its_own_gpu(void **state) {
+  (void)state;
+  rp_device *d;
+  rp_ptr p;
+  rp_error err = {0};
+  fake_cuda_reset();
+  rp_gpus_choose(2);
+  check_ok(rp_device_open(&d, RP_DEVICE_CUDA, &err), err); /* the only one is everyone's */
+  rp_device_close(d);
+  fake.gpus = 3;
+  check_ok(rp_device_open(&d, RP_DEVICE_CUDA, &err), err);
+  check_fails(rp_device_alloc(d, fake.capacity, "x", &p, &err), RP_NO_MEMORY, err,
+              "GPU 2 (stand-in)");
+  rp_device_close(d);
+  fake.gpus = 2;
+  check_fails(rp_device_open(&d, RP_DEVICE_CUDA, &err), RP_USAGE, err,
+              "rank 2 of this machine has no GPU of its own: the CUDA driver shows 2");
+  rp_gpus_choose(0);
   check_gone();
 }
 
@@ -715,6 +741,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(scratch_must_be_reserved),
     cmocka_unit_test(the_device_is_asked_for_by_name),
     cmocka_unit_test(long_rows_on_hopper),
+    cmocka_unit_test(a_rank_has_its_own_gpu),
     cmocka_unit_test(the_machine_shows_its_gpus),
     cmocka_unit_test(a_collective_cannot_read_its_memory),
 };

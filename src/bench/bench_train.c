@@ -394,6 +394,7 @@ fail:
 static rp_status bench_ranks(task *t, const rp_bench_opts *o, char **text, rp_error *err) {
   t->ranks = rp_ranks_count(o->ranks);
   t->comm = t->ranks > 1 ? rp_ranks_comm(o->ranks) : NULL;
+  if (t->comm && rp_device_apart(t->dev)) RP_TRY(rp_comm_on_gpus(t->comm, err));
   if (o->shard) t->shard = (rp_shard)o->shard;
   if (t->batch % t->ranks)
     return rp_fail(err, RP_USAGE, "a batch of %d cannot be shared by %d ranks", t->batch, t->ranks);

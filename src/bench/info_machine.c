@@ -35,8 +35,8 @@ static void add_gpus_text(rp_str *b, const gpus *g) {
                 i, g->list[i].name, g->list[i].major, g->list[i].minor, memory);
   }
   if (g->n)
-    rp_str_addf(b, "            driver for CUDA %d.%d; models do not run on GPUs in this version\n",
-                g->version / 1000, g->version % 1000 / 10);
+    rp_str_addf(b, "            driver for CUDA %d.%d\n", g->version / 1000,
+                g->version % 1000 / 10);
 }
 
 static void add_gpus_json(rp_str *b, const gpus *g) {

@@ -64,7 +64,8 @@ typedef struct {
   rp_queue *q;
   rp_run run;
   rp_ptr memory;
-  size_t bytes; /* of a side's memory */
+  size_t bytes; /* that carve took */
+  size_t side;  /* bytes of a side's memory */
   int sides;    /* rigs beside each other */
   rp_tensor weight[RP_SLOTS], x;
   rp_ptr acts; /* of the kind of layer, where the whole is timed */
@@ -329,7 +330,7 @@ static void fill(rig *g) {
 /* ---- of a GPU, parts side by side ---- */
 
 /* Turns to a side. */
-static void turn(rig *g, int side) { carve(g, g->memory.at + (size_t)side * g->bytes); }
+static void turn(rig *g, int side) { carve(g, g->memory.at + (size_t)side * g->side); }
 
 static void put_all_of(void *ctx, int side) {
   turn(ctx, side);
@@ -369,11 +370,10 @@ static rp_status rig_open(rig *g, double seconds, rp_error *err) {
   RP_TRY(rp_queue_open(&g->q, g->d, err));
   if (g->w->decode && !gpu) RP_TRY(rp_cold_open(&g->cold, seconds, err));
   plan(g);
-  g->bytes = (g->bytes + 255) / 256 * 256;
-  g->sides = g->w->decode ? rp_rate_sides(g->d, (double)g->bytes) : 1;
+  g->side = (g->bytes + 255) / 256 * 256;
+  g->sides = g->w->decode ? rp_rate_sides(g->d, (double)g->side) : 1;
   RP_TRY(rp_queue_reserve(g->q, g->run.scratch, err));
-  RP_TRY(
-      rp_device_alloc(g->d, (size_t)g->sides * g->bytes, "a layer's benchmark", &g->memory, err));
+  RP_TRY(rp_device_alloc(g->d, (size_t)g->sides * g->side, "a layer's benchmark", &g->memory, err));
   for (int i = 0; i < g->sides; i++) {
     turn(g, i);
     RP_TRY(upload_rows(g, err));

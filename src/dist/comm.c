@@ -1,5 +1,6 @@
 /* comm.c - the communicator's thread, its list of collectives, and how each is made of moves. */
 #include "dist/comm.h"
+#include "ops/cuda/gpus.h"
 
 #include <pthread.h>
 #include <string.h>
@@ -605,6 +606,31 @@ int rp_comm_neighbours(const rp_comm *c) {
   if (!c) return 1;
   for (int r = 0; r < c->size; r++) n += strcmp(c->hosts[r], c->hosts[c->rank]) == 0;
   return n;
+}
+
+int rp_comm_local_rank(const rp_comm *c) {
+  int n = 0;
+  for (int r = 0; r < c->rank; r++) n += strcmp(c->hosts[r], c->hosts[c->rank]) == 0;
+  return n;
+}
+
+static rp_status find_gpu(int *gpu, rp_error *err) {
+  int n, version;
+  RP_TRY(rp_gpus(NULL, 0, &n, &version, err));
+  return rp_gpus_mine(n, gpu, err);
+}
+
+rp_status rp_comm_on_gpus(rp_comm *c, rp_error *err) {
+  int gpu = 0;
+  if (c->engine) return RP_OK;
+  if (!rp_comm_has_nccl())
+    return rp_fail(
+        err, RP_USAGE,
+        "%d ranks on GPUs need NCCL, and this build has none; start one rank, or take the "
+        "processor",
+        c->size);
+  RP_TRY(rp_comm_agree(c, find_gpu(&gpu, err), err));
+  return rp_comm_use_nccl(c, gpu, err);
 }
 
 rp_comm_stats rp_comm_counts(rp_comm *c) {

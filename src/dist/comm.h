@@ -40,6 +40,9 @@ rp_status rp_comm_open_sock(rp_comm **c, const rp_comm_place *p, const rp_comm_o
  * not in that of the ranks. All ranks together. RP_USAGE in a build without NCCL. */
 rp_status rp_comm_use_nccl(rp_comm *c, int device, rp_error *err);
 bool rp_comm_has_nccl(void);
+/* The same with this process's GPU (ops/cuda/gpus.h), unless it was done before. RP_USAGE, with what to do,
+ * where the ranks cannot. */
+rp_status rp_comm_on_gpus(rp_comm *c, rp_error *err);
 /* Waits for what was started and, unless it failed, for all ranks; NULL is fine. After a failure the
  * process must end without MPI's own farewell (_exit). */
 void rp_comm_close(rp_comm *c);
@@ -48,6 +51,7 @@ int rp_comm_rank(const rp_comm *c);
 int rp_comm_size(const rp_comm *c);
 const char *rp_comm_host(const rp_comm *c, int rank); /* its machine's name */
 int rp_comm_neighbours(const rp_comm *c); /* ranks on this machine, this one too; c NULL: 1 */
+int rp_comm_local_rank(const rp_comm *c); /* how many of them come before this one */
 
 typedef enum {
   RP_COMM_SUM,       /* in[n] of all ranks added up into out[n] of all */

@@ -3,6 +3,7 @@
 
 #include "base/mem.h"
 #include "dist/comm.h"
+#include "ops/cuda/gpus.h"
 
 /* One thing for the public and for the rooms above. */
 struct rp_ranks {
@@ -41,6 +42,7 @@ rp_status rp_ranks_join(const rp_ranks_opts *o, rp_ranks **out, rp_error *err) {
   if (!r) return rp_fail_memory(err, sizeof *r, "ranks");
   RP_GO(open_comm(o, &r->comm, err));
   RP_GO(check_count(o, rp_comm_size(r->comm), err));
+  rp_gpus_choose(rp_comm_local_rank(r->comm));
   *out = r;
   return RP_OK;
 fail:

@@ -51,19 +51,26 @@ static int lacks(const rp_device *d, char *names, size_t size) {
   return n;
 }
 
-rp_status rp_device_choose(const char *name, rp_device_kind *kind, rp_error *err) {
+/* Whether a GPU is here and runs whole models. */
+static rp_status can_cuda(rp_error *err) {
   rp_device *d;
   char names[256];
-  *kind = RP_DEVICE_CPU;
-  if (!name || !*name || strcmp(name, "auto") == 0 || strcmp(name, "cpu") == 0) return RP_OK;
-  if (strcmp(name, "cuda") != 0)
-    return rp_fail(err, RP_USAGE, "no such device; there are auto, cpu and cuda");
-  *kind = RP_DEVICE_CUDA;
-  RP_TRY(rp_device_open(&d, *kind, err));
+  RP_TRY(rp_device_open(&d, RP_DEVICE_CUDA, err));
   const int missing = lacks(d, names, sizeof names);
   rp_device_close(d);
   if (!missing) return RP_OK;
   return rp_fail(err, RP_USAGE, "this version has no kernels of its own for GPUs: %s", names);
+}
+
+rp_status rp_device_choose(const char *name, rp_device_kind *kind, rp_error *err) {
+  *kind = RP_DEVICE_CPU;
+  if (name && strcmp(name, "cpu") == 0) return RP_OK;
+  const bool any = !name || !*name || strcmp(name, "auto") == 0;
+  if (!any && strcmp(name, "cuda"))
+    return rp_fail(err, RP_USAGE, "no such device; there are auto, cpu and cuda");
+  const rp_status st = can_cuda(any ? NULL : err);
+  if (!st) *kind = RP_DEVICE_CUDA;
+  return any ? RP_OK : st;
 }
 
 const char *rp_device_name(const rp_device *d) { return d->name; }

@@ -43,14 +43,14 @@ typedef struct rp_queue rp_queue;
 
 /* RP_USAGE where this machine or this build has none of the kind. */
 rp_status rp_device_open(rp_device **d, rp_device_kind kind, rp_error *err);
-/* What a user calls a device, as one that can run whole models: auto (or nothing; the processor), cpu,
- * cuda. Else RP_USAGE, and a sentence that says why, without the name. */
+/* What a user calls a device, as one that can run whole models: cpu, cuda, auto (or nothing: cuda where
+ * that can, else cpu). Else RP_USAGE, and a sentence that says why, without the name. */
 rp_status rp_device_choose(const char *name, rp_device_kind *kind, rp_error *err);
 void rp_device_close(rp_device *d); /* all memory and queues must be gone; NULL is fine */
 const char *rp_device_name(const rp_device *d);
 /* Whether its memory and its processors are its own and not the host's: a GPU. */
 bool rp_device_apart(const rp_device *d);
-/* What it is: "GPU 0 (NVIDIA H100 80GB HBM3)", or the host's processor. */
+/* What it is: "NVIDIA H100 80GB HBM3", or the host's processor. */
 const char *rp_device_label(const rp_device *d);
 /* What "float32" means here: RP_F32, and RP_F64 on ref64. Called `real` in comments. */
 rp_dtype rp_device_real(const rp_device *d);

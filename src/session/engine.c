@@ -109,10 +109,11 @@ static uint64_t pool_blocks(const rp_engine *e) {
 static rp_status check_room(rp_engine *e, rp_error *err) {
   char cache[32], work[32], have[32], mapped[32];
   rp_model_facts f = {.size = sizeof f};
-  const uint64_t free = rp_memory_available(), pool = pool_blocks(e) * e->block_bytes;
+  const uint64_t free = rp_device_available(e->dev), pool = pool_blocks(e) * e->block_bytes;
   const uint64_t most =
       e->work_bytes + carve(e, 0, &e->model->m, (size_t)rp_dtype_bytes(rp_device_real(e->dev)));
-  if (!free || !rp_device_reads_host(e->dev) || (pool <= free && most <= free - pool)) return RP_OK;
+  const bool counts = rp_device_reads_host(e->dev) || rp_device_apart(e->dev);
+  if (!free || !counts || (pool <= free && most <= free - pool)) return RP_OK;
   rp_model_about(e->model, &f);
   rp_format_bytes(cache, (double)pool);
   rp_format_bytes(work, (double)most);

@@ -14,6 +14,8 @@ rp_status rp_model_borrow(rp_model **out, rp_queue *q, const rp_model_settings *
 rp_status rp_model_random(rp_model **out, const rp_model_settings *m, rp_device_kind kind,
                           rp_dtype dtype, uint64_t seed, rp_error *err);
 const rp_model_settings *rp_model_settings_of(const rp_model *m);
+uint64_t rp_model_available(
+    const rp_model *m); /* bytes that are free where its device has memory */
 
 /* For benchmarks: takes the blocks that `tokens` more tokens of s have, contents as they are, and stands
  * behind them. RP_NO_MEMORY when the pool is full. */

@@ -5,9 +5,9 @@
 #include <stdatomic.h>
 #include <string.h>
 
-#include "base/cpu.h"
 #include "base/log.h"
 #include "base/str.h"
+#include "session/engine.h"
 #include "session/origin.h"
 #include "session/sample.h"
 #include "session/text_stream.h"
@@ -656,7 +656,7 @@ rp_status rp_generator_run(rp_generator *g, const volatile sig_atomic_t *stop, r
 rp_status rp_cache_plan(const rp_model *m, const char *pattern, const int64_t *tokens, size_t n,
                         uint64_t *bytes, rp_error *err) {
   uint64_t sum = 0, most = 0;
-  uint64_t free = rp_memory_available();
+  uint64_t free = rp_model_available(m);
   const bool known = free > 0;
   rp_model_facts facts = {.size = sizeof facts};
   rp_model_about(m, &facts);

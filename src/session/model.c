@@ -156,6 +156,7 @@ void rp_model_close(rp_model *m) {
 }
 
 const rp_model_settings *rp_model_settings_of(const rp_model *m) { return &m->m; }
+uint64_t rp_model_available(const rp_model *m) { return rp_device_available(m->dev); }
 
 void rp_model_about(const rp_model *m, rp_model_facts *out) {
   rp_model_facts f = {.layers = m->m.N,

@@ -6,6 +6,7 @@
 
 #include "base/cpu.h"
 #include "base/log.h"
+#include "ops/cuda/gpus.h"
 #include "train/memplan.h"
 #include "train/training.h"
 
@@ -118,8 +119,11 @@ static rp_status check_disk(const rp_training *r, rp_error *err) {
                  r->s.trainer.run_dir, want, have);
 }
 
-static void this_cpu(char out[96]) {
-  rp_snprintf(out, 96, "%.70s (%s)", rp_cpu()->name, rp_cpu_level_name(rp_cpu_now()));
+static void this_processor(const rp_device *d, char out[96]) {
+  if (rp_device_apart(d))
+    rp_snprintf(out, 96, "%s", rp_device_label(d));
+  else
+    rp_snprintf(out, 96, "%.70s (%s)", rp_cpu()->name, rp_cpu_level_name(rp_cpu_now()));
 }
 
 static void notice_other_machine(const rp_training *r, const char *cpu, int threads) {
@@ -128,7 +132,8 @@ static void notice_other_machine(const rp_training *r, const char *cpu, int thre
     rp_log(RP_LOG_NOTICE, "the checkpoint was made by %d ranks, these are %d: bits may differ",
            r->state.ranks, r->ranks);
   if (!*r->state.cpu || !r->state.threads) return;
-  if (strcmp(r->state.cpu, cpu) == 0 && r->state.threads == threads) return;
+  if (strcmp(r->state.cpu, cpu) == 0 && (r->state.threads == threads || rp_device_apart(r->t.dev)))
+    return;
   rp_log(RP_LOG_NOTICE,
          "the checkpoint was made with %d threads on %s, this is %d threads on %s: "
          "bits may differ",
@@ -211,6 +216,11 @@ static uint64_t available(const rp_training *r) {
   return bytes;
 }
 
+/* Ranks that have it together: a GPU is one rank's. */
+static int sharers(const rp_training *r) {
+  return r->kind == RP_DEVICE_CUDA ? 1 : rp_comm_neighbours(r->comm);
+}
+
 static rp_status open_run(rp_training *r, rp_error *err) {
   rp_status st = RP_OK;
   char *dir = NULL;
@@ -221,16 +231,14 @@ static rp_status open_run(rp_training *r, rp_error *err) {
   if (!dir) r->state = (rp_loop_state){.val_loss = NAN, .val_loss_dense = NAN, .val_step = -1};
   /* What is free is told before any rank of this machine takes some of it. */
   RP_GO(rp_comm_agree(
-      r->comm,
-      rp_memplan_check(&r->s, r->kind, r->ranks, rp_comm_neighbours(r->comm), available(r), err),
-      err));
+      r->comm, rp_memplan_check(&r->s, r->kind, r->ranks, sharers(r), available(r), err), err));
   r->reports = rp_calloc(1, rp_together_bytes(r->comm) + 1);
   RP_GO(rp_comm_agree(
       r->comm, r->reports ? open_trainer(r, dir, err) : rp_fail_memory(err, 64, "reports"), err));
   RP_GO(open_sample(r, err));
   if (r->state.tokens < 0)
     r->state.tokens = r->state.step * r->s.trainer.global_batch * r->s.train.T;
-  this_cpu(cpu);
+  this_processor(r->t.dev, cpu);
   notice_other_machine(r, cpu, rp_threads());
   rp_snprintf(r->state.cpu, sizeof r->state.cpu, "%s", cpu);
   r->state.threads = rp_threads();
@@ -245,12 +253,26 @@ fail:
 
 /* ---- start to end ---- */
 
+/* Which GPU, and that there are more. */
+static void tell_gpu(const rp_training *r) {
+  int n, version;
+  if (r->kind != RP_DEVICE_CUDA || r->rank) return;
+  rp_log(RP_LOG_INFO, "device: %s", rp_device_label(r->t.dev));
+  if (r->ranks > 1 || rp_gpus(NULL, 0, &n, &version, NULL) || n == 1) return;
+  if (rp_comm_has_nccl())
+    rp_log(RP_LOG_NOTICE, "%d GPUs visible, 1 used: `mpirun -n %d ratplus train ...` uses all", n,
+           n);
+  else
+    rp_log(RP_LOG_NOTICE, "%d GPUs visible, 1 used: this build has no NCCL to use more", n);
+}
+
 static rp_status train_here(rp_training *r, rp_error *err) {
   r->began = r->last_save = rp_now();
   r->saved = r->resumed;
   rp_training_status(r, "running", NULL);
   rp_train_event e = rp_training_event(r, RP_TRAIN_START);
   rp_training_tell(r, &e);
+  tell_gpu(r);
   RP_TRY(rp_training_loop(r, err));
   rp_training_status(r, "finished", NULL);
   return RP_OK;
@@ -386,6 +408,7 @@ rp_status rp_train_with(const rp_config *c, const rp_train_opts *opts, const rp_
   RP_GO(rp_comm_agree(r.comm, rp_settings_read(&r.s, c, r.ranks, err), err));
   name_result(result, r.s.trainer.run_dir);
   RP_GO(rp_comm_agree(r.comm, check_settings(&r, err), err));
+  if (r.comm && r.kind == RP_DEVICE_CUDA) RP_GO(rp_comm_on_gpus(r.comm, err));
   RP_GO(rp_comm_agree(r.comm, look_first(&r, result, &done, err), err));
   RP_GO(same_for_all(&r, &done, err));
   if (!done) st = in_place(&r, result, err);

@@ -28,7 +28,7 @@ else
   says "it is taken, and the model looked for" 3 "" "x: no such file" \
     with "$fake" "$R" generate --model x --prompt x --device cuda
   says "its rates" 0 "memory, copy" "" with "$fake" "$R" bench machine --device cuda --seconds 0.01
-  says "rows of a product on it" 0 "GPU 0 (stand-in)" "" with "$fake" \
+  says "rows of a product on it" 0 "\"processor\":\"stand-in\"" "" with "$fake" \
     "$R" bench kernel gemm --device cuda --seconds 0.001 --width 32 --batch 1,2 --only decode --json
   mkdir other strange
   cp "$fake/libcuda.so.1" other/

@@ -54,7 +54,7 @@ struct pinned {
   size_t bytes;
 };
 
-fake_cuda fake = {.capacity = (size_t)1 << 30, .capability = 80};
+fake_cuda fake = {.gpus = 1, .capacity = (size_t)1 << 30, .capability = 80};
 static CUresult lost;
 static bool in_host_function, started;
 static int open_memory, capturing;
@@ -64,7 +64,7 @@ static __thread CUcontext current;
 static struct CUctx_st { int retained; } the_context;
 
 void fake_cuda_reset(void) {
-  fake = (fake_cuda){.capacity = (size_t)1 << 30, .capability = 80};
+  fake = (fake_cuda){.gpus = 1, .capacity = (size_t)1 << 30, .capability = 80};
   lost = CUDA_SUCCESS;
 }
 
@@ -206,6 +206,17 @@ CUresult cuMemPoolSetAttribute(CUmemoryPool pool, CUmemPool_attribute a, void *v
   BEGIN();
   if (a != CU_MEMPOOL_ATTR_RELEASE_THRESHOLD) return misused(CUDA_ERROR_INVALID_VALUE);
   memcpy(&pool->keep, value, sizeof pool->keep);
+  return CUDA_SUCCESS;
+}
+
+CUresult cuMemPoolGetAttribute(CUmemoryPool pool, CUmemPool_attribute a, void *value) {
+  cuuint64_t n = 0;
+  BEGIN();
+  const bool held = a == CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT;
+  if (!held && a != CU_MEMPOOL_ATTR_USED_MEM_CURRENT) return misused(CUDA_ERROR_INVALID_VALUE);
+  for (const block *b = blocks; b; b = b->next)
+    if (b->pool == pool && (held || b->live)) n += b->mapped;
+  *(cuuint64_t *)value = n;
   return CUDA_SUCCESS;
 }
 
@@ -645,13 +656,13 @@ CUresult cuGetErrorString(CUresult r, const char **text) {
 }
 
 CUresult cuDeviceGetCount(int *n) {
-  *n = 1;
+  *n = fake.gpus;
   return begin(false);
 }
 
 CUresult cuDeviceGet(CUdevice *d, int i) {
   *d = i;
-  return i ? CUDA_ERROR_INVALID_DEVICE : begin(false);
+  return i < fake.gpus ? begin(false) : CUDA_ERROR_INVALID_DEVICE;
 }
 
 CUresult cuDeviceGetName(char *name, int n, CUdevice d) {

@@ -17,6 +17,7 @@
 
 typedef struct {
   /* Set by a test. */
+  int gpus;           /* that the driver shows; all are the same one */
   size_t capacity;    /* bytes of the device's memory */
   int capability;     /* 80 or 90 */
   unsigned fail_call; /* the n-th call from now fails with fail_with; 0: none */

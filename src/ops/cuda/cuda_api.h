@@ -29,6 +29,7 @@
   X(cuMemPoolCreate) \
   X(cuMemPoolDestroy) \
   X(cuMemPoolSetAttribute) \
+  X(cuMemPoolGetAttribute) \
   X(cuMemAllocFromPoolAsync) \
   X(cuMemFreeAsync) \
   X(cuMemHostAlloc) \

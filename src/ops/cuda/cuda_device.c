@@ -7,6 +7,7 @@
 
 #include "base/str.h"
 #include "ops/cuda/cuda_kernels.h"
+#include "ops/cuda/gpus.h"
 
 enum { MOST_CALLS = 64 };
 
@@ -92,11 +93,17 @@ static void release(rp_device *d, void *p, size_t bytes) {
   if (!rp_cuda_use(g)) g->api->cuMemFreeAsync((CUdeviceptr)(uintptr_t)p, g->stream);
 }
 
+/* What was freed is the pool's, and the driver counts it as used. */
 static uint64_t available(const rp_device *d) {
   const rp_cuda *g = d->own;
   size_t free_bytes = 0, total = 0;
-  if (!rp_cuda_use(g)) g->api->cuMemGetInfo(&free_bytes, &total);
-  return free_bytes;
+  cuuint64_t used = 0, held = 0;
+  if (!rp_cuda_use(g)) {
+    g->api->cuMemGetInfo(&free_bytes, &total);
+    g->api->cuMemPoolGetAttribute(g->pool, CU_MEMPOOL_ATTR_USED_MEM_CURRENT, &used);
+    g->api->cuMemPoolGetAttribute(g->pool, CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT, &held);
+  }
+  return free_bytes + (held > used ? held - used : 0);
 }
 
 /* ---- queues ---- */
@@ -299,7 +306,7 @@ static void close_device(rp_device *d) {
   rp_free(g);
 }
 
-static const char *label(const rp_device *d) { return ((const rp_cuda *)d->own)->label; }
+static const char *label(const rp_device *d) { return ((const rp_cuda *)d->own)->name; }
 
 static const rp_backend backend = {.keeps_ops = true,
                                    .close = close_device,
@@ -346,14 +353,13 @@ static CUresult attributes(rp_cuda *g) {
 }
 
 static rp_status open_gpu(rp_cuda *g, rp_error *err) {
-  char name[96] = "";
-  int gpus = 0;
+  int gpus = 0, mine = 0;
   rp_snprintf(g->label, sizeof g->label, "the driver");
   CUresult r = g->api->cuDeviceGetCount(&gpus);
-  if (!r && !gpus) return rp_fail(err, RP_USAGE, "the CUDA driver shows no GPU");
-  if (!r) r = g->api->cuDeviceGet(&g->gpu, 0);
-  if (!r) r = g->api->cuDeviceGetName(name, sizeof name, g->gpu);
-  if (!r) rp_snprintf(g->label, sizeof g->label, "GPU 0 (%s)", name);
+  if (!r) RP_TRY(rp_gpus_mine(gpus, &mine, err));
+  if (!r) r = g->api->cuDeviceGet(&g->gpu, mine);
+  if (!r) r = g->api->cuDeviceGetName(g->name, sizeof g->name, g->gpu);
+  if (!r) rp_snprintf(g->label, sizeof g->label, "GPU %d (%s)", mine, g->name);
   if (!r) r = attributes(g);
   if (!r) r = g->api->cuDevicePrimaryCtxRetain(&g->context, g->gpu);
   if (!r) r = rp_cuda_use(g);

@@ -1,4 +1,4 @@
-/* cuda_device.h - device cuda: the first GPU that the driver shows, through cuda_api.h.
+/* cuda_device.h - device cuda: this process's GPU (gpus.h), through cuda_api.h.
  *
  * Memory comes from one pool of the driver, which keeps what is freed. A queue is a stream with a ring of
  * pinned memory, through which every copy goes; errors of the GPU come out in rp_wait. Products are
@@ -22,7 +22,7 @@ typedef struct {
   rp_cuda_kernels *kernels;
   int processors, capability; /* multiprocessors; 90: compute capability 9.0 */
   rp_cpu_engine host;         /* converts what is staged */
-  char label[128];            /* GPU 0 (NVIDIA H100 80GB HBM3) */
+  char name[96], label[128];  /* NVIDIA H100 80GB HBM3; GPU 0 (NVIDIA H100 80GB HBM3) */
 } rp_cuda;
 
 /* What cuBLASLt may take of a queue's scratch: what NVIDIA advises for the newest GPUs. */

@@ -1,6 +1,23 @@
 /* gpus.c - what the driver says of the GPUs. */
 #include "ops/cuda/gpus.h"
 
+#include <stdatomic.h>
+
+static atomic_int chosen;
+
+void rp_gpus_choose(int gpu) { atomic_store(&chosen, gpu); }
+
+rp_status rp_gpus_mine(int n, int *gpu, rp_error *err) {
+  *gpu = n == 1 ? 0 : atomic_load(&chosen);
+  if (n < 1) return rp_fail(err, RP_USAGE, "the CUDA driver shows no GPU");
+  if (*gpu < n) return RP_OK;
+  return rp_fail(
+      err, RP_USAGE,
+      "rank %d of this machine has no GPU of its own: the CUDA driver shows %d; start at "
+      "most %d ranks a machine",
+      *gpu, n, n);
+}
+
 #if RATPLUS_WITH_CUDA
 
 #include "ops/cuda/cuda_api.h"

@@ -16,4 +16,9 @@ typedef struct {
  * driver (13000) into version. Else a sentence that says why there is none. */
 rp_status rp_gpus(rp_gpu *list, int most, int *n, int *version, rp_error *err);
 
+/* Of n that the driver shows, the one that this process uses: the first, unless rp_gpus_choose said
+ * another before any was opened; the only one is everyone's. RP_USAGE: there are fewer. */
+rp_status rp_gpus_mine(int n, int *gpu, rp_error *err);
+void rp_gpus_choose(int gpu);
+
 #endif
