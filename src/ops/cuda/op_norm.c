@@ -28,25 +28,29 @@ static void put_norm(const rp_cuda_run *r, const void *args) {
 }
 const rp_cuda_op rp_cuda_op_norm = {NULL, put_norm};
 
-/* Rows are cut into parts for four blocks a multiprocessor, of at least four rows. */
-static int32_t parts_of(const rp_cuda *g, int32_t n) {
-  const int64_t most = 4 * (int64_t)g->processors, some = rp_cuda_blocks(n, 4);
+/* Rows are cut into parts: as many as there are blocks at a time, by the registers of each kernel, and of
+ * at least four rows. */
+static int32_t parts_of(const rp_cuda *g, int kernel, int32_t n) {
+  static const int resident[5] = {5, 3, 2, 1, 4};
+  const int64_t most = resident[kernel] * (int64_t)g->processors, some = rp_cuda_blocks(n, 4);
   return (int32_t)(some < most ? some : most);
 }
 
 static size_t norm_bwd_scratch(const rp_cuda *g, const void *args) {
   const rp_norm_bwd_args *a = args;
-  return (size_t)parts_of(g, a->n) * (size_t)a->d * 2 * sizeof(float);
+  const int32_t x = parts_of(g, kernel_of(a->d, true), a->n),
+                y = parts_of(g, kernel_of(a->d, false), a->n);
+  return (size_t)(x > y ? x : y) * (size_t)a->d * 2 * sizeof(float);
 }
 
 static void put_norm_bwd(const rp_cuda_run *r, const void *args) {
   static const rp_cuda_kern k[5] = {RP_KERN_norm_bwd_1, RP_KERN_norm_bwd_2, RP_KERN_norm_bwd_4,
                                     RP_KERN_norm_bwd_8, RP_KERN_norm_bwd_any};
   const rp_norm_bwd_args *a = args;
-  const rp_norm_bwd_part p = {*a, parts_of(r->g, a->n), {r->scratch}};
   const bool fits = aligned(a->x) && aligned(a->w) && aligned(a->dy) && aligned(a->dx);
-  rp_cuda_launch(r, k[kernel_of(a->d, fits)], (rp_cuda_grid){p.parts, 1, 1, RP_NORM_THREADS, 0}, &p,
-                 sizeof p);
+  const int kernel = kernel_of(a->d, fits);
+  const rp_norm_bwd_part p = {*a, parts_of(r->g, kernel, a->n), {r->scratch}};
+  rp_cuda_launch(r, k[kernel], (rp_cuda_grid){p.parts, 1, 1, RP_NORM_THREADS, 0}, &p, sizeof p);
   if (!p.parts) return;
   RP_CUDA_LAUNCH(r, norm_bwd_sum,
                  ((rp_cuda_grid){rp_cuda_blocks(a->d, RP_NORM_COLUMNS),

@@ -37,45 +37,53 @@ RP_KERNEL(embed_any, rp_embed_args, THREADS) {
 
 /* ---- sort by one digit ---- */
 
-enum { DIGITS = 1 << RP_EMBED_BITS, SORT_WARPS = SORT / 32 };
+enum {
+  DIGITS = 1 << RP_EMBED_BITS,
+  SORT_WARPS = SORT / 32,
+  LANE_TOKENS = RP_EMBED_SORT_TILE / SORT
+};
 struct entry {
   int32_t id, token;
 };
 
-RP_DEVICE entry entry_at(const rp_embed_sort &a, int32_t i) {
-  if (a.from.at) return ((const entry *)a.from.at)[i];
-  return {((const int32_t *)a.ids.at)[i], i};
-}
-RP_DEVICE unsigned digit_of(const rp_embed_sort &a, int32_t id) {
-  return (unsigned)id >> a.shift & ((1u << a.bits) - 1);
-}
-/* Tokens [*from, *to) of a warp. */
-RP_DEVICE void warp_part(const rp_embed_sort &a, int32_t *from, int32_t *to) {
-  enum { EACH = RP_EMBED_SORT_TILE / SORT_WARPS };
-  *from = (int32_t)(blockIdx.x * RP_EMBED_SORT_TILE + threadIdx.x / 32 * EACH);
-  *to = min(*from + EACH, a.n);
-}
-/* The lanes that have this lane's digit. */
-RP_DEVICE unsigned lanes_of(const rp_embed_sort &a, unsigned digit, bool in) {
-  unsigned same = __ballot_sync(RP_ALL_LANES, in);
-  for (int b = 0; b < a.bits; b++) {
-    const unsigned set = __ballot_sync(RP_ALL_LANES, digit >> b & 1);
-    same &= digit >> b & 1 ? set : ~set;
-  }
-  return same;
-}
+/* The tokens of a warp: token i of this lane is the warp's (32 i + lane)th. */
+struct warp_part {
+  entry e[LANE_TOKENS];
+  bool in[LANE_TOKENS];
+  unsigned digit[LANE_TOKENS], same[LANE_TOKENS]; /* same: the lanes that have this lane's digit */
+};
+
+/* The lanes before this one. */
+RP_DEVICE unsigned lanes_before() { return (1u << threadIdx.x % 32) - 1; }
+
 /* count[warp][digit] of the block's tokens. */
-RP_DEVICE void count_digits(const rp_embed_sort &a, int32_t (*count)[DIGITS]) {
-  const unsigned lane = threadIdx.x % 32;
-  int32_t *mine = count[threadIdx.x / 32], from, to;
-  for (int i = (int)lane; i < 1 << a.bits; i += 32) mine[i] = 0;
+RP_DEVICE void count_digits(const rp_embed_sort &a, int32_t (*count)[DIGITS], warp_part *w) {
+  const int32_t first = (int32_t)(blockIdx.x * RP_EMBED_SORT_TILE +
+                                  threadIdx.x / 32 * 32 * LANE_TOKENS + threadIdx.x % 32);
+  int32_t *mine = count[threadIdx.x / 32];
+  RP_UNROLL
+  for (int i = 0; i < LANE_TOKENS; i++) {
+    const int32_t at = first + i * 32;
+    w->in[i] = at < a.n;
+    w->e[i] = {0, at};
+    if (w->in[i] && a.from.at)
+      w->e[i] = ((const entry *)a.from.at)[at];
+    else if (w->in[i])
+      w->e[i].id = ((const int32_t *)a.ids.at)[at];
+  }
+  for (int i = (int)threadIdx.x % 32; i < 1 << a.bits; i += 32) mine[i] = 0;
   __syncwarp();
-  warp_part(a, &from, &to);
-  for (int32_t i = from; i < to; i += 32) {
-    const bool in = i + (int32_t)lane < to;
-    const unsigned digit = in ? digit_of(a, entry_at(a, i + (int32_t)lane).id) : 0;
-    const unsigned same = lanes_of(a, digit, in);
-    if (in && !(same & ((1u << lane) - 1))) mine[digit] += __popc(same);
+  RP_UNROLL
+  for (int i = 0; i < LANE_TOKENS; i++) {
+    const unsigned digit = (unsigned)w->e[i].id >> a.shift & ((1u << a.bits) - 1);
+    unsigned same = __ballot_sync(RP_ALL_LANES, w->in[i]);
+    for (int b = 0; b < a.bits; b++) {
+      const unsigned set = __ballot_sync(RP_ALL_LANES, digit >> b & 1);
+      same &= digit >> b & 1 ? set : ~set;
+    }
+    w->digit[i] = digit;
+    w->same[i] = same;
+    if (w->in[i] && !(same & lanes_before())) mine[digit] += __popc(same);
     __syncwarp();
   }
   __syncthreads();
@@ -83,7 +91,8 @@ RP_DEVICE void count_digits(const rp_embed_sort &a, int32_t (*count)[DIGITS]) {
 
 RP_KERNEL(embed_sort_count, rp_embed_sort, SORT) {
   __shared__ int32_t count[SORT_WARPS][DIGITS];
-  count_digits(a, count);
+  warp_part mine;
+  count_digits(a, count, &mine);
   for (int i = (int)threadIdx.x; i < 1 << a.bits; i += SORT) {
     int32_t sum = 0;
     for (int w = 0; w < SORT_WARPS; w++) sum += count[w][i];
@@ -91,32 +100,29 @@ RP_KERNEL(embed_sort_count, rp_embed_sort, SORT) {
   }
 }
 
-/* Where digit i of this block's warps begins: behind all smaller digits, and the same in blocks before. */
-RP_KERNEL(embed_sort_move, rp_embed_sort, SORT) {
-  __shared__ int32_t count[SORT_WARPS][DIGITS], all[DIGITS], sums[SORT];
-  const unsigned lane = threadIdx.x % 32;
-  const int digits = 1 << a.bits, each = (digits + SORT - 1) / SORT;
-  const int32_t *counted = (const int32_t *)a.count.at;
-  count_digits(a, count);
-  int32_t mine = 0;
-  for (int k = 0; k < each; k++) {
-    const int i = (int)threadIdx.x * each + k;
-    if (i >= digits) break;
-    int32_t before = 0, total = 0;
-    for (int32_t t = 0; t < a.tiles; t++) {
-      const int32_t x = counted[((int64_t)t << a.bits) + i];
-      total += x;
-      if (t < (int32_t)blockIdx.x) before += x;
+/* How many tokens have `digit`, and (in the lower sum) in how many blocks before this one. */
+RP_DEVICE int32_t count_all(const rp_embed_sort &a, int digit, int32_t *before) {
+  enum { EACH = 16 };
+  const int32_t *counted = (const int32_t *)a.count.at + digit, here = (int32_t)blockIdx.x;
+  int32_t total = 0;
+  *before = 0;
+  for (int32_t t = 0; t < a.tiles; t += EACH) {
+    int32_t x[EACH];
+    RP_UNROLL
+    for (int k = 0; k < EACH; k++) x[k] = t + k < a.tiles ? counted[(int64_t)(t + k) << a.bits] : 0;
+    RP_UNROLL
+    for (int k = 0; k < EACH; k++) {
+      total += x[k];
+      if (t + k < here) *before += x[k];
     }
-    for (int w = 0; w < SORT_WARPS; w++) {
-      const int32_t x = count[w][i];
-      count[w][i] = before;
-      before += x;
-    }
-    all[i] = mine;
-    mine += total;
   }
-  int32_t sum = mine;
+  return total;
+}
+
+/* The sums of x of the threads before. */
+RP_DEVICE int32_t sum_before(int32_t x) {
+  __shared__ int32_t sums[SORT];
+  int32_t sum = x;
   sums[threadIdx.x] = sum;
   __syncthreads();
   for (unsigned step = 1; step < SORT; step *= 2) {
@@ -125,23 +131,44 @@ RP_KERNEL(embed_sort_move, rp_embed_sort, SORT) {
     sums[threadIdx.x] = sum;
     __syncthreads();
   }
-  for (int k = 0; k < each; k++) {
-    const int i = (int)threadIdx.x * each + k;
-    if (i >= digits) break;
-    for (int w = 0; w < SORT_WARPS; w++) count[w][i] += all[i] + sum - mine;
+  return sum - x;
+}
+
+/* A digit's tokens of a warp go behind all smaller digits, the same in blocks before and in warps before. */
+RP_KERNEL(embed_sort_move, rp_embed_sort, SORT) {
+  enum { EACH = DIGITS / SORT };
+  __shared__ int32_t count[SORT_WARPS][DIGITS];
+  warp_part mine;
+  count_digits(a, count, &mine);
+  int32_t total[EACH], before[EACH], sum = 0;
+  RP_UNROLL
+  for (int k = 0; k < EACH; k++) {
+    const int digit = (int)threadIdx.x * EACH + k;
+    total[k] = before[k] = 0;
+    if (digit < 1 << a.bits) total[k] = count_all(a, digit, &before[k]);
+    sum += total[k];
+  }
+  int32_t at = sum_before(sum);
+  RP_UNROLL
+  for (int k = 0; k < EACH; k++) {
+    const int digit = (int)threadIdx.x * EACH + k;
+    int32_t to = at + before[k];
+    at += total[k];
+    for (int w = 0; w < SORT_WARPS && digit < 1 << a.bits; w++) {
+      const int32_t x = count[w][digit];
+      count[w][digit] = to;
+      to += x;
+    }
   }
   __syncthreads();
-  int32_t *next = count[threadIdx.x / 32], from, to;
-  warp_part(a, &from, &to);
-  for (int32_t i = from; i < to; i += 32) {
-    const bool in = i + (int32_t)lane < to;
-    const entry e = in ? entry_at(a, i + (int32_t)lane) : entry{0, 0};
-    const unsigned digit = digit_of(a, e.id), same = lanes_of(a, digit, in);
-    const unsigned before = same & ((1u << lane) - 1);
-    const int32_t at = in ? next[digit] + __popc(before) : 0;
+  int32_t *next = count[threadIdx.x / 32];
+  RP_UNROLL
+  for (int i = 0; i < LANE_TOKENS; i++) {
+    const unsigned ahead = mine.same[i] & lanes_before();
+    const int32_t to = next[mine.digit[i]] + __popc(ahead);
     __syncwarp();
-    if (in && !before) next[digit] += __popc(same);
-    if (in) ((entry *)a.to.at)[at] = e;
+    if (mine.in[i]) ((entry *)a.to.at)[to] = mine.e[i];
+    if (mine.in[i] && !ahead) next[mine.digit[i]] += __popc(mine.same[i]);
     __syncwarp();
   }
 }
@@ -208,6 +235,7 @@ RP_KERNEL(embed_bwd_tile_any, rp_embed_tiles, THREADS) { bwd_tile<1>(a); }
 
 /* A run that leaves the tile it began in: its part there, and those of the tiles behind that it reaches. */
 RP_KERNEL(embed_bwd_join, rp_embed_tiles, THREADS) {
+  enum { EACH = 8 };
   const entry *sorted = (const entry *)a.sorted.at;
   const int64_t d = a.op.d, col = (int64_t)blockIdx.y * THREADS + threadIdx.x;
   const int64_t end = ((int64_t)blockIdx.x + 1) * TILE; /* of the tile */
@@ -217,9 +245,18 @@ RP_KERNEL(embed_bwd_join, rp_embed_tiles, THREADS) {
   if (col >= d) return;
   const float *part = (const float *)a.part.at + (int64_t)blockIdx.x * 2 * d + col;
   float sum = part[d];
-  for (int64_t at = end; at < a.op.n && sorted[at].id == id; at += TILE) {
-    part += 2 * d;
-    sum += part[0];
+  bool more = true;
+  for (int64_t at = end; more; at += EACH * TILE) {
+    float x[EACH];
+    RP_UNROLL
+    for (int i = 0; i < EACH; i++) {
+      part += 2 * d;
+      const int64_t first = at + i * TILE;
+      more = more && first < a.op.n && sorted[min(first, (int64_t)a.op.n - 1)].id == id;
+      x[i] = more ? part[0] : 0;
+    }
+    RP_UNROLL
+    for (int i = 0; i < EACH; i++) sum += x[i];
   }
   ((float *)a.op.dtable.p.at)[id * d + col] += sum;
 }

@@ -104,6 +104,17 @@ RP_DEVICE float fast_exp2(float x) {
 #endif
 }
 
+/* The square root; the hardware's, 1 unit in the last place. */
+RP_DEVICE float fast_root(float x) {
+#ifdef RP_EMULATE
+  return sqrtf(x);
+#else
+  float y;
+  asm("sqrt.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+#endif
+}
+
 /* c += a b of one warp. a: 16 x 16, b: 16 x 8, bfloat16; c: 16 x 8. With g = lane / 4 and p = lane % 4,
  * c holds (g, 2p), (g, 2p+1), (g+8, 2p), (g+8, 2p+1); a pairs (g, 2p..), (g+8, 2p..), (g, 2p+8..),
  * (g+8, 2p+8..); b pairs of rows (2p.., g), (2p+8.., g). The lower half of a pair is the first. */

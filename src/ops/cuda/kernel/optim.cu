@@ -48,11 +48,10 @@ RP_DEVICE int32_t range_at(const int64_t *begin, int32_t n, int64_t at) {
   return low;
 }
 
-/* Elements [from, to) of a group in whole runs of 4: [*first, *last). */
+/* What of elements [from, to) of a group lies in whole runs of 4: [*first, *last). */
 RP_DEVICE void runs_of(int64_t from, int64_t to, bool aligned, int64_t *first, int64_t *last) {
-  *first = min((from + 3) / 4 * 4, to);
-  *last = aligned ? max(to / 4 * 4, *first) : *first;
-  if (!aligned) *first = *last = from;
+  *first = aligned ? min((from + 3) / 4 * 4, to) : from;
+  *last = aligned ? max(to / 4 * 4, *first) : from;
 }
 
 /* ---- norm of the gradients ---- */
@@ -105,10 +104,11 @@ RP_KERNEL(sumsq_part, rp_sumsq_slices, THREADS) {
   const int64_t from = blockIdx.x * length, to = min(from + length, total);
   if (from >= to) return;
   for (int32_t i = range_at(begin, n, from); i < n && begin[i] < to; i++) {
-    const int64_t at = max(from, begin[i]) - begin[i], end = min(to, begin[i + 1]) - begin[i];
+    const int64_t base = range[i].offset - begin[i];
+    const int64_t at = max(from, begin[i]) + base, end = min(to, begin[i + 1]) + base;
     if (at >= end) continue;
-    const float *g = (const float *)a.op.g[range[i].group].p.at;
-    const double sum = block_sum(squares(g, range[i].offset + at, range[i].offset + end));
+    const float *g = (const float *)(range[i].group ? a.op.g[1] : a.op.g[0]).p.at;
+    const double sum = block_sum(squares(g, at, end));
     if (threadIdx.x == 0) ((double *)a.part.at)[(int64_t)blockIdx.x + i] = sum;
   }
 }
@@ -195,72 +195,58 @@ RP_DEVICE void put_copy(const rp_tensor &copy, int64_t at, const float (&p)[V]) 
     store((float *)copy.p.at + at, p);
 }
 
-template <int V>
-RP_DEVICE void adam(const step &s, int64_t at) {
+/* The hardware's root and quotient: an error of some units in the last place of a step is far below one of
+ * the parameter. */
+template <rp_opt_name kind, int V>
+RP_DEVICE void advance(const step &s, int64_t at) {
   float p[V], g[V], m[V], v[V];
   load(p, s.p + at);
   load(g, s.g + at);
   load(m, s.m + at);
-  load(v, s.v + at);
+  if constexpr (kind != RP_OPT_SGD) load(v, s.v + at);
   RP_UNROLL
   for (int i = 0; i < V; i++) {
     const float grad = g[i] * s.f.factor + s.decay * p[i];
-    m[i] = s.f.b1 * m[i] + s.f.c1 * grad;
-    v[i] = s.f.b2 * v[i] + s.f.c2 * grad * grad;
-    p[i] = p[i] * s.keep - s.f.rate * m[i] / (sqrtf(v[i]) * s.f.root + s.f.eps);
     g[i] = 0;
+    if constexpr (kind == RP_OPT_SGD) {
+      m[i] = s.f.momentum * m[i] + grad;
+      p[i] -= s.lr * m[i];
+    } else {
+      m[i] = s.f.b1 * m[i] + s.f.c1 * grad;
+      v[i] = s.f.b2 * v[i] + s.f.c2 * grad * grad;
+      p[i] = p[i] * s.keep - s.f.rate * __fdividef(m[i], fast_root(v[i]) * s.f.root + s.f.eps);
+    }
   }
   store(s.p + at, p);
   store(s.g + at, g);
   store(s.m + at, m);
-  store(s.v + at, v);
+  if constexpr (kind != RP_OPT_SGD) store(s.v + at, v);
   put_copy(s.copy, at, p);
 }
 
-template <int V>
-RP_DEVICE void sgd(const step &s, int64_t at) {
-  float p[V], g[V], m[V];
-  load(p, s.p + at);
-  load(g, s.g + at);
-  load(m, s.m + at);
-  RP_UNROLL
-  for (int i = 0; i < V; i++) {
-    m[i] = s.f.momentum * m[i] + (g[i] * s.f.factor + s.decay * p[i]);
-    p[i] -= s.lr * m[i];
-    g[i] = 0;
-  }
-  store(s.p + at, p);
-  store(s.g + at, g);
-  store(s.m + at, m);
-  put_copy(s.copy, at, p);
-}
-
-template <int V>
-RP_DEVICE void advance(const step &s, rp_opt_name kind, int64_t from, int64_t to) {
-  const float none[V] = {};
-  for (int64_t i = from + V * (int64_t)threadIdx.x; i < to; i += V * THREADS) {
-    if (s.f.skip)
-      store(s.g + i, none);
-    else if (kind == RP_OPT_SGD)
-      sgd<V>(s, i);
-    else
-      adam<V>(s, i);
-  }
+/* Elements [from, to) of the group, of which [first, last) in runs. */
+template <rp_opt_name kind>
+RP_DEVICE void advance_all(const step &s, int64_t from, int64_t first, int64_t last, int64_t to) {
+  for (int64_t i = from + threadIdx.x; i < first; i += THREADS) advance<kind, 1>(s, i);
+  for (int64_t i = first + 4 * (int64_t)threadIdx.x; i < last; i += 4 * THREADS)
+    advance<kind, 4>(s, i);
+  for (int64_t i = last + threadIdx.x; i < to; i += THREADS) advance<kind, 1>(s, i);
 }
 
 RP_DEVICE step step_of(const rp_optim_slices &a, const rp_range &r) {
   const rp_optim_args &o = a.op;
+  const bool second = r.group != 0;
   step s;
   s.f = *(const factors *)a.factors.at;
   s.keep = o.kind == RP_OPT_ADAMW ? (float)(1 - s.f.lr * r.decay) : 1;
   s.decay = o.kind == RP_OPT_ADAMW ? 0 : (float)r.decay;
   s.lr = (float)s.f.lr;
-  s.p = (float *)o.p[r.group].p.at;
-  s.g = (float *)o.g[r.group].p.at;
-  s.m = (float *)o.m[r.group].p.at;
-  s.v = (float *)o.v[r.group].p.at;
+  s.p = (float *)(second ? o.p[1] : o.p[0]).p.at;
+  s.g = (float *)(second ? o.g[1] : o.g[0]).p.at;
+  s.m = (float *)(second ? o.m[1] : o.m[0]).p.at;
+  s.v = (float *)(second ? o.v[1] : o.v[0]).p.at;
   s.copy = o.copy;
-  if (r.group || !s.copy.p.at) s.copy = {{0}, RP_F32};
+  if (second || !s.copy.p.at) s.copy = {{0}, RP_F32};
   return s;
 }
 
@@ -272,15 +258,21 @@ RP_KERNEL(optim, rp_optim_slices, THREADS) {
   const int64_t from = blockIdx.x * length, to = min(from + length, total);
   if (from >= to) return;
   for (int32_t i = range_at(begin, n, from); i < n && begin[i] < to; i++) {
-    const int64_t at = max(from, begin[i]) - begin[i], end = min(to, begin[i + 1]) - begin[i];
+    const int64_t base = range[i].offset - begin[i];
+    const int64_t at = max(from, begin[i]) + base, end = min(to, begin[i + 1]) + base;
     if (at >= end) continue;
     const step s = step_of(a, range[i]);
+    if (s.f.skip) {
+      for (int64_t k = at + threadIdx.x; k < end; k += THREADS) s.g[k] = 0;
+      continue;
+    }
     const uintptr_t all = (uintptr_t)s.p | (uintptr_t)s.g | (uintptr_t)s.m | (uintptr_t)s.v |
                           s.copy.p.at << (s.copy.dtype == RP_BF16);
     int64_t first, last;
-    runs_of(range[i].offset + at, range[i].offset + end, all % 16 == 0, &first, &last);
-    advance<1>(s, a.op.kind, range[i].offset + at, first);
-    advance<4>(s, a.op.kind, first, last);
-    advance<1>(s, a.op.kind, last, range[i].offset + end);
+    runs_of(at, end, all % 16 == 0, &first, &last);
+    if (a.op.kind == RP_OPT_SGD)
+      advance_all<RP_OPT_SGD>(s, at, first, last, end);
+    else
+      advance_all<RP_OPT_ADAMW>(s, at, first, last, end);
   }
 }

@@ -48,8 +48,8 @@ RP_DEVICE normal normal_of(float x) {
 /* tanh-GELU is x sigmoid(y). */
 RP_DEVICE float fast_gelu_in(float x) { return 1.59576912f * x * (1 + 0.044715f * x * x); }
 
-template <class T>
-RP_DEVICE float act_of(rp_act act, float x) {
+template <class T, rp_act act>
+RP_DEVICE float act_of(float x) {
   switch (act) {
     case RP_ACT_GELU: return x * normal_of<T>(x).phi;
     case RP_ACT_RELU: return x <= 0 ? 0 : x;
@@ -59,8 +59,8 @@ RP_DEVICE float act_of(rp_act act, float x) {
   }
 }
 
-template <class T>
-RP_DEVICE float slope_of(rp_act act, float x) {
+template <class T, rp_act act>
+RP_DEVICE float slope_of(float x) {
   switch (act) {
     case RP_ACT_GELU: {
       const normal n = normal_of<T>(x);
@@ -83,19 +83,19 @@ RP_DEVICE float slope_of(rp_act act, float x) {
 
 /* Column of run i of this thread, and whether the row has it. */
 template <int V>
-RP_DEVICE bool column(int64_t *col, int i, int64_t width) {
-  *col = (((int64_t)blockIdx.y * EACH + i) * THREADS + threadIdx.x) * V;
+RP_DEVICE bool column(int *col, int i, int64_t width) {
+  *col = (int)((blockIdx.y * EACH + i) * THREADS + threadIdx.x) * V;
   return *col < width;
 }
 
-template <class T, int V>
-RP_DEVICE void act_body(const rp_pointwise_act &a) {
+template <class T, int V, rp_act act>
+RP_DEVICE void act_part(const rp_pointwise_act &a) {
   const int64_t row = blockIdx.x, left = min((int64_t)a.width, a.total - row * a.width);
   const T *u = (const T *)a.u.p.at + row * a.pu;
   T *v = (T *)a.v.p.at + row * a.pv;
-  const bool gated = a.act == RP_ACT_SWIGLU;
+  constexpr bool gated = act == RP_ACT_SWIGLU;
   float x[EACH][V], w[EACH][V];
-  int64_t col;
+  int col;
   RP_UNROLL
   for (int i = 0; i < EACH; i++) {
     if (!column<V>(&col, i, left)) continue;
@@ -106,20 +106,20 @@ RP_DEVICE void act_body(const rp_pointwise_act &a) {
   for (int i = 0; i < EACH; i++) {
     if (!column<V>(&col, i, left)) continue;
     RP_UNROLL
-    for (int j = 0; j < V; j++) x[i][j] = act_of<T>(a.act, x[i][j]) * (gated ? w[i][j] : 1);
+    for (int j = 0; j < V; j++) x[i][j] = act_of<T, act>(x[i][j]) * (gated ? w[i][j] : 1);
     store(v + col, x[i]);
   }
 }
 
-template <class T, int V>
-RP_DEVICE void act_bwd_body(const rp_pointwise_act &a) {
+template <class T, int V, rp_act act>
+RP_DEVICE void act_bwd_part(const rp_pointwise_act &a) {
   const int64_t row = blockIdx.x, left = min((int64_t)a.width, a.total - row * a.width);
   const T *u = (const T *)a.u.p.at + row * a.pu;
   const float *dv = (const float *)a.dv.p.at + row * a.pv;
   T *du = (T *)a.du.p.at + row * a.pu;
-  const bool gated = a.act == RP_ACT_SWIGLU;
+  constexpr bool gated = act == RP_ACT_SWIGLU;
   float x[EACH][V], w[EACH][V], g[EACH][V];
-  int64_t col;
+  int col;
   RP_UNROLL
   for (int i = 0; i < EACH; i++) {
     if (!column<V>(&col, i, left)) continue;
@@ -134,15 +134,34 @@ RP_DEVICE void act_bwd_body(const rp_pointwise_act &a) {
       float dw[V];
       RP_UNROLL
       for (int j = 0; j < V; j++) {
-        dw[j] = act_of<T>(a.act, x[i][j]) * g[i][j];
+        dw[j] = act_of<T, act>(x[i][j]) * g[i][j];
         g[i][j] *= w[i][j];
       }
       store(du + col, dw);
     }
     RP_UNROLL
-    for (int j = 0; j < V; j++) x[i][j] = slope_of<T>(a.act, x[i][j]) * g[i][j];
+    for (int j = 0; j < V; j++) x[i][j] = slope_of<T, act>(x[i][j]) * g[i][j];
     store(du + (gated ? a.width : 0) + col, x[i]);
   }
+}
+
+/* One choice for all elements of a block, or each would branch. */
+#define BY_ACT(part) \
+  switch (a.act) { \
+    case RP_ACT_GELU: return part<T, V, RP_ACT_GELU>(a); \
+    case RP_ACT_RELU: return part<T, V, RP_ACT_RELU>(a); \
+    case RP_ACT_RELUSQUARED: return part<T, V, RP_ACT_RELUSQUARED>(a); \
+    case RP_ACT_FASTGELU: return part<T, V, RP_ACT_FASTGELU>(a); \
+    case RP_ACT_SWIGLU: return part<T, V, RP_ACT_SWIGLU>(a); \
+    default: return part<T, V, RP_ACT_SILU>(a); \
+  }
+template <class T, int V>
+RP_DEVICE void act_body(const rp_pointwise_act &a) {
+  BY_ACT(act_part)
+}
+template <class T, int V>
+RP_DEVICE void act_bwd_body(const rp_pointwise_act &a) {
+  BY_ACT(act_bwd_part)
 }
 
 /* As a tensor of the type holds it. */
@@ -159,7 +178,7 @@ RP_DEVICE void ogate_body(const rp_pointwise_gate &a) {
   const T *x = (const T *)a.a.p.at + row * a.d, *o = (const T *)a.p.p.at + row * a.ldp;
   T *y = (T *)a.y.p.at + row * a.d;
   float s[EACH][V], v[EACH][V];
-  int64_t col;
+  int col;
   RP_UNROLL
   for (int i = 0; i < EACH; i++) {
     if (!column<V>(&col, i, a.d)) continue;
@@ -184,7 +203,7 @@ RP_DEVICE void ogate_bwd_body(const rp_pointwise_gate &a) {
   float *da = (float *)a.da.p.at + row * a.d;
   T *dp = (T *)a.dp.p.at + row * a.ldp;
   float s[EACH][V], v[EACH][V], g[EACH][V];
-  int64_t col;
+  int col;
   RP_UNROLL
   for (int i = 0; i < EACH; i++) {
     if (!column<V>(&col, i, a.d)) continue;
