@@ -11,6 +11,7 @@
 #include "ops/cuda/cuda_device.h"
 #include "ops/cuda/kernel/attend.h"
 #include "ops/cuda/kernel/attend_bwd.h"
+#include "ops/cuda/kernel/attend_bwd_hopper.h"
 #include "ops/cuda/kernel/attend_bwd_mma.h"
 #include "ops/cuda/kernel/attend_few.h"
 #include "ops/cuda/kernel/attend_tile.h"
@@ -39,6 +40,7 @@
   M(optim, RP_CUDA_OPTIM_KERNELS) \
   M(pointwise, RP_CUDA_POINTWISE_KERNELS) \
   M(attend, RP_CUDA_ATTEND_KERNELS) \
+  M(attend_bwd_hopper, RP_CUDA_ATTEND_BWD_HOPPER_KERNELS) \
   M(attend_bwd_mma, RP_CUDA_ATTEND_BWD_MMA_KERNELS) \
   M(head, RP_CUDA_HEAD_KERNELS) \
   M(few, RP_CUDA_FEW_KERNELS) \

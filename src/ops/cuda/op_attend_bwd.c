@@ -31,26 +31,61 @@ static size_t attend_bwd_scratch(const rp_cuda *g, const void *args) {
   return 2 * stats_bytes(a) + (is_wide(a) ? 2 * wide : 0);
 }
 
-static void put_mma(const rp_cuda_run *r, const rp_attend_bwd_args *op) {
+/* Tiles of keys and of queries for each row and head. */
+static rp_cuda_grid keys_grid(const rp_attend_bwd_args *a, int tile, int threads, size_t shared) {
+  const int64_t tiles = rp_cuda_blocks(a->rows.longest, tile) + RP_ATTEND_BWD_LISTS - 1;
+  return (rp_cuda_grid){tiles * a->rows.count * a->Hk, 1, 1, threads, shared};
+}
+static rp_cuda_grid queries_grid(const rp_attend_bwd_args *a, int tile, int threads,
+                                 size_t shared) {
+  const int64_t tiles = rp_cuda_blocks(a->rows.longest, tile);
+  return (rp_cuda_grid){tiles * a->rows.count * a->H, 1, 1, threads, shared};
+}
+
+static rp_attend_bwd_mma_args prepare(const rp_cuda_run *r, const rp_attend_bwd_args *op) {
   const rp_attend_bwd_mma_args a = {
       *op, {r->scratch}, {r->scratch + stats_bytes(op)}, {r->scratch + 2 * stats_bytes(op)}};
-  const int threads = RP_ATTEND_BWD_MMA_THREADS, h = op->h;
-  const int64_t warps = (int64_t)op->rows.tokens * op->H, longest = op->rows.longest;
-  const int64_t keys = rp_cuda_blocks(longest, RP_ATTEND_BWD_MMA_KEYS) + RP_ATTEND_BWD_LISTS - 1;
-  const int64_t queries = rp_cuda_blocks(longest, RP_ATTEND_BWD_MMA_QUERIES);
-  const rp_cuda_grid before = {rp_cuda_blocks(warps, threads / 32), 1, 1, threads, 0};
-  const rp_cuda_grid of_keys = {keys * op->rows.count * op->Hk, 1, 1, threads,
-                                (size_t)RP_ATTEND_BWD_MMA_KEYS_SHARED(h)};
-  const rp_cuda_grid of_queries = {queries * op->rows.count * op->H, 1, 1, threads,
-                                   (size_t)RP_ATTEND_BWD_MMA_QUERIES_SHARED(h)};
+  const int threads = RP_ATTEND_BWD_MMA_THREADS;
+  const int64_t warps = (int64_t)op->rows.tokens * op->H;
+  const rp_cuda_grid grid = {rp_cuda_blocks(warps, threads / 32), 1, 1, threads, 0};
+  if (op->h == 64)
+    RP_CUDA_LAUNCH(r, attend_bwd_mma_prepare_64, grid, &a);
+  else
+    RP_CUDA_LAUNCH(r, attend_bwd_mma_prepare_128, grid, &a);
+  return a;
+}
+
+static void put_mma(const rp_cuda_run *r, const rp_attend_bwd_args *op) {
+  const rp_attend_bwd_mma_args a = prepare(r, op);
+  const int h = op->h;
+  const rp_cuda_grid keys = keys_grid(op, RP_ATTEND_BWD_MMA_KEYS, RP_ATTEND_BWD_MMA_THREADS,
+                                      (size_t)RP_ATTEND_BWD_MMA_KEYS_SHARED(h));
+  const rp_cuda_grid queries =
+      queries_grid(op, RP_ATTEND_BWD_MMA_QUERIES, RP_ATTEND_BWD_MMA_THREADS,
+                   (size_t)RP_ATTEND_BWD_MMA_QUERIES_SHARED(h));
   if (h == 64) {
-    RP_CUDA_LAUNCH(r, attend_bwd_mma_prepare_64, before, &a);
-    RP_CUDA_LAUNCH(r, attend_bwd_mma_keys_64, of_keys, &a);
-    RP_CUDA_LAUNCH(r, attend_bwd_mma_queries_64, of_queries, &a);
+    RP_CUDA_LAUNCH(r, attend_bwd_mma_keys_64, keys, &a);
+    RP_CUDA_LAUNCH(r, attend_bwd_mma_queries_64, queries, &a);
   } else {
-    RP_CUDA_LAUNCH(r, attend_bwd_mma_prepare_128, before, &a);
-    RP_CUDA_LAUNCH(r, attend_bwd_mma_keys_128, of_keys, &a);
-    RP_CUDA_LAUNCH(r, attend_bwd_mma_queries_128, of_queries, &a);
+    RP_CUDA_LAUNCH(r, attend_bwd_mma_keys_128, keys, &a);
+    RP_CUDA_LAUNCH(r, attend_bwd_mma_queries_128, queries, &a);
+  }
+}
+
+static void put_hopper(const rp_cuda_run *r, const rp_attend_bwd_args *op) {
+  const rp_attend_bwd_mma_args a = prepare(r, op);
+  const int h = op->h;
+  const rp_cuda_grid keys = keys_grid(op, RP_ATTEND_BWD_HOPPER_KEYS, RP_ATTEND_BWD_HOPPER_THREADS,
+                                      (size_t)RP_ATTEND_BWD_HOPPER_KEYS_SHARED(h));
+  const rp_cuda_grid queries =
+      queries_grid(op, RP_ATTEND_BWD_HOPPER_QUERIES, RP_ATTEND_BWD_HOPPER_THREADS,
+                   (size_t)RP_ATTEND_BWD_HOPPER_QUERIES_SHARED(h));
+  if (h == 64) {
+    RP_CUDA_LAUNCH(r, attend_bwd_hopper_keys_64, keys, &a);
+    RP_CUDA_LAUNCH(r, attend_bwd_hopper_queries_64, queries, &a);
+  } else {
+    RP_CUDA_LAUNCH(r, attend_bwd_hopper_keys_128, keys, &a);
+    RP_CUDA_LAUNCH(r, attend_bwd_hopper_queries_128, queries, &a);
   }
 }
 
@@ -81,7 +116,10 @@ static void put_general(const rp_cuda_run *r, const rp_attend_bwd_args *args) {
 
 static void put_attend_bwd(const rp_cuda_run *r, const void *args) {
   const rp_attend_bwd_args *a = args;
-  if (is_wide(a) && lies_well(a) && has_room(r->g, a))
+  const bool wide = is_wide(a) && lies_well(a);
+  if (wide && RATPLUS_CUDA_HOPPER && r->g->capability == 90)
+    put_hopper(r, a);
+  else if (wide && has_room(r->g, a))
     put_mma(r, a);
   else
     put_general(r, a);

@@ -62,10 +62,39 @@ RP_DEVICE void mma_made(float (&c)[n]) {
 #endif
 }
 
+/* What a product takes from registers is made above this. */
+template <int n>
+RP_DEVICE void mma_given(uint32_t (&a)[n][4]) {
+#ifdef RP_EMULATE
+  (void)a;
+#else
+  RP_UNROLL
+  for (int i = 0; i < 4 * n; i++) asm volatile("" : "+r"(a[i / 4][i % 4])::"memory");
+#endif
+}
+
 #define RP_MMA_4(c, i) "+f"(c[i]), "+f"(c[i + 1]), "+f"(c[i + 2]), "+f"(c[i + 3])
 #define RP_MMA_16(c, i) RP_MMA_4(c, i), RP_MMA_4(c, i + 4), RP_MMA_4(c, i + 8), RP_MMA_4(c, i + 12)
 
+#define RP_MMA_NEW_4(c, i) "=f"(c[i]), "=f"(c[i + 1]), "=f"(c[i + 2]), "=f"(c[i + 3])
+#define RP_MMA_NEW_16(c, i) \
+  RP_MMA_NEW_4(c, i), RP_MMA_NEW_4(c, i + 4), RP_MMA_NEW_4(c, i + 8), RP_MMA_NEW_4(c, i + 12)
+
 /* c = a b, or with `add` c += a b, over 16: a [64][16], b [N][16], both from mma_along. */
+RP_DEVICE void mma_shared(float (&c)[32], uint64_t a, uint64_t b, int add) {
+#ifdef RP_EMULATE
+  emulate_mma(c, 64, a, nullptr, b, add);
+#else
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
+      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+      "}, %32, %33, p, 1, 1, 0, 0;\n}"
+      : RP_MMA_16(c, 0), RP_MMA_16(c, 16)
+      : "l"(a), "l"(b), "r"(add));
+#endif
+}
 RP_DEVICE void mma_shared(float (&c)[64], uint64_t a, uint64_t b, int add) {
 #ifdef RP_EMULATE
   emulate_mma(c, 128, a, nullptr, b, add);
@@ -82,6 +111,37 @@ RP_DEVICE void mma_shared(float (&c)[64], uint64_t a, uint64_t b, int add) {
       : "l"(a), "l"(b), "r"(add));
 #endif
 }
+/* c = a b, of which nothing was there before. */
+RP_DEVICE void mma_shared_new(float (&c)[32], uint64_t a, uint64_t b) {
+#ifdef RP_EMULATE
+  emulate_mma(c, 64, a, nullptr, b, false);
+#else
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, 0, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
+      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+      "}, %32, %33, p, 1, 1, 0, 0;\n}"
+      : RP_MMA_NEW_16(c, 0), RP_MMA_NEW_16(c, 16)
+      : "l"(a), "l"(b));
+#endif
+}
+RP_DEVICE void mma_shared_new(float (&c)[64], uint64_t a, uint64_t b) {
+#ifdef RP_EMULATE
+  emulate_mma(c, 128, a, nullptr, b, false);
+#else
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, 0, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
+      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+      "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+      "}, %64, %65, p, 1, 1, 0, 0;\n}"
+      : RP_MMA_NEW_16(c, 0), RP_MMA_NEW_16(c, 16), RP_MMA_NEW_16(c, 32), RP_MMA_NEW_16(c, 48)
+      : "l"(a), "l"(b));
+#endif
+}
 /* The same of a in registers, as in mma_bf16 (lane.h) of each warp's 16 rows, and b [16][N] from mma_across. */
 RP_DEVICE void mma_regs(float (&c)[64], const uint32_t (&a)[4], uint64_t b, int add) {
 #ifdef RP_EMULATE
@@ -96,6 +156,20 @@ RP_DEVICE void mma_regs(float (&c)[64], const uint32_t (&a)[4], uint64_t b, int 
       "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
       "}, {%64, %65, %66, %67}, %68, p, 1, 1, 1;\n}"
       : RP_MMA_16(c, 0), RP_MMA_16(c, 16), RP_MMA_16(c, 32), RP_MMA_16(c, 48)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add));
+#endif
+}
+RP_DEVICE void mma_regs(float (&c)[32], const uint32_t (&a)[4], uint64_t b, int add) {
+#ifdef RP_EMULATE
+  emulate_mma(c, 64, 0, a, b, add);
+#else
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %37, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
+      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+      "}, {%32, %33, %34, %35}, %36, p, 1, 1, 1;\n}"
+      : RP_MMA_16(c, 0), RP_MMA_16(c, 16)
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add));
 #endif
 }
