@@ -37,31 +37,6 @@ void rp_device_close(rp_device *d) {
   rp_free(d);
 }
 
-/* The ops a device lacks, by name, the first few of them. */
-static int lacks(const rp_device *d, char *names, size_t size) {
-  enum { NAMED = 4 };
-  int n = 0;
-  size_t at = 0;
-  for (int op = 0; op < RP_OP_COUNT; op++) {
-    if (rp_device_has(d, (rp_op)op) || n++ >= NAMED) continue;
-    at += (size_t)rp_snprintf(names + at, size - at, "%s%s", n > 1 ? ", " : "",
-                              rp_op_name((rp_op)op));
-  }
-  if (n > NAMED) rp_snprintf(names + at, size - at, " and %d more", n - NAMED);
-  return n;
-}
-
-/* Whether a GPU is here and runs whole models. */
-static rp_status can_cuda(rp_error *err) {
-  rp_device *d;
-  char names[256];
-  RP_TRY(rp_device_open(&d, RP_DEVICE_CUDA, err));
-  const int missing = lacks(d, names, sizeof names);
-  rp_device_close(d);
-  if (!missing) return RP_OK;
-  return rp_fail(err, RP_USAGE, "this version has no kernels of its own for GPUs: %s", names);
-}
-
 rp_status rp_device_choose(const char *name, rp_device_kind *kind, rp_error *err) {
   *kind = RP_DEVICE_CPU;
   if (name && strcmp(name, "cpu") == 0) return RP_OK;

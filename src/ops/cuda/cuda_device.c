@@ -203,17 +203,17 @@ static bool enter(rp_device *d) {
 
 /* ---- ops ---- */
 
-#define RP_X(name) [RP_OP_##name] = &rp_cuda_op_##name,
-static const rp_cuda_op *const ops[RP_OP_COUNT] = {RP_CUDA_OPS(RP_X)};
+#define RP_X(name) &rp_cuda_op_##name,
+static const rp_cuda_op *const ops[] = {RP_OPS(RP_X)};
 #undef RP_X
 
 static bool has(const rp_device *d, rp_op op) {
-  (void)d;
-  return ops[op] != NULL;
+  (void)d, (void)op;
+  return true;
 }
 
 static size_t scratch(const rp_device *d, rp_op op, const void *args) {
-  return ops[op] && ops[op]->scratch ? ops[op]->scratch(d->own, args) : 0;
+  return ops[op]->scratch ? ops[op]->scratch(d->own, args) : 0;
 }
 
 static void put(rp_queue *q, rp_op op, const void *args) {

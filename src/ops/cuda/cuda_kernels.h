@@ -16,7 +16,6 @@
 #include "ops/cuda/kernel/attend_few.h"
 #include "ops/cuda/kernel/attend_tile.h"
 #include "ops/cuda/kernel/embed.h"
-#include "ops/cuda/kernel/few.h"
 #include "ops/cuda/kernel/gate.h"
 #include "ops/cuda/kernel/gate_bwd.h"
 #include "ops/cuda/kernel/gate_scan.h"
@@ -43,7 +42,6 @@
   M(attend_bwd_hopper, RP_CUDA_ATTEND_BWD_HOPPER_KERNELS) \
   M(attend_bwd_mma, RP_CUDA_ATTEND_BWD_MMA_KERNELS) \
   M(head, RP_CUDA_HEAD_KERNELS) \
-  M(few, RP_CUDA_FEW_KERNELS) \
   M(attend_tile, RP_CUDA_ATTEND_TILE_KERNELS) \
   M(attend_few, RP_CUDA_ATTEND_FEW_KERNELS)
 
@@ -84,35 +82,8 @@ typedef struct {
 /* A product, on op_gemm.c's way; the scratch begins with RP_CUDA_WORKSPACE bytes for it. */
 void rp_cuda_multiply(const rp_cuda_run *r, const rp_gemm_args *a);
 
-/* Those that there are. */
-#define RP_CUDA_OPS(X) \
-  X(zero) \
-  X(copy) \
-  X(cast) \
-  X(take) \
-  X(table) \
-  X(gemm) \
-  X(rope) \
-  X(gate) \
-  X(gate_bwd) \
-  X(attend_bwd) \
-  X(embed) \
-  X(embed_bwd) \
-  X(norm) \
-  X(norm_bwd) \
-  X(ogate) \
-  X(ogate_bwd) \
-  X(act) \
-  X(act_bwd) \
-  X(sumsq) \
-  X(clip) \
-  X(optim) \
-  X(attend) \
-  X(append) \
-  X(head_loss) \
-  X(pick)
 #define RP_X(name) extern const rp_cuda_op rp_cuda_op_##name;
-RP_CUDA_OPS(RP_X)
+RP_OPS(RP_X)
 #undef RP_X
 
 static inline int64_t rp_cuda_blocks(int64_t n, int64_t each) { return (n + each - 1) / each; }

@@ -14,7 +14,7 @@ template <int N>
 struct work {
   static constexpr int TILE = RP_ATTEND_TILE_QUERIES(N), KEYS = RP_ATTEND_TILE_KEYS(N);
   bf16 q[TILE * N], k[2][KEYS * N], v[2][KEYS * N];
-  uintptr_t at[2][KEYS]; /* attend_place, of key tiles 2i, 2i + 1 */
+  uintptr_t at[2][KEYS];  /* attend_place, of key tiles 2i, 2i + 1 */
   uint32_t seen[3][KEYS]; /* of key tiles 3i .. */
   attend_keys keys;
 };
