@@ -37,6 +37,14 @@ void rp_device_close(rp_device *d) {
   rp_free(d);
 }
 
+/* Whether a GPU is here and can be opened. */
+static rp_status can_cuda(rp_error *err) {
+  rp_device *d;
+  RP_TRY(rp_device_open(&d, RP_DEVICE_CUDA, err));
+  rp_device_close(d);
+  return RP_OK;
+}
+
 rp_status rp_device_choose(const char *name, rp_device_kind *kind, rp_error *err) {
   *kind = RP_DEVICE_CPU;
   if (name && strcmp(name, "cpu") == 0) return RP_OK;

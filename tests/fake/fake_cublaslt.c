@@ -1,6 +1,7 @@
 /* fake_cublaslt.c - cuBLASLt: products in plain C, in the order of their stream; see fake_cuda.h.
  *
- * An algorithm is good for the shapes, strides and alignments it was chosen for, and for no others. */
+ * An algorithm is good for the shapes, strides and alignments it was chosen for, and for no others. One that may
+ * round sums between parts of k must not be asked for. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,7 +20,7 @@ typedef struct {
 } layout;
 typedef struct {
   uint64_t workspace;
-  uint32_t align[4];
+  uint32_t align[4], reductions;
 } preference;
 typedef struct {
   layout l[4];
@@ -106,6 +107,7 @@ cublasStatus_t cublasLtMatrixLayoutDestroy(cublasLtMatrixLayout_t l) { return go
 cublasStatus_t cublasLtMatmulPreferenceCreate(cublasLtMatmulPreference_t *p) {
   if (fails()) return CUBLAS_STATUS_ALLOC_FAILED;
   preference *x = made(sizeof *x);
+  x->reductions = CUBLASLT_REDUCTION_SCHEME_MASK;
   for (int i = 0; i < 4; i++) x->align[i] = 256;
   *p = (void *)x;
   return CUBLAS_STATUS_SUCCESS;
@@ -118,6 +120,8 @@ cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t p
   preference *x = PREFERENCE(p);
   if (a == CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES && n == 8) {
     memcpy(&x->workspace, value, n);
+  } else if (a == CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK && n == 4) {
+    memcpy(&x->reductions, value, n);
   } else if (a >= CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES &&
              a <= CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES && n == 4) {
     memcpy(&x->align[a - CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES], value, n);
@@ -161,6 +165,7 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t h, cublasLtMatmul
   const layout *const l[4] = {LAYOUT(a), LAYOUT(b), LAYOUT(c), LAYOUT(to)};
   const preference *x = PREFERENCE(p);
   if (!h || most < 1 || !fits(DESC(d), l)) return misused();
+  if (x->reductions & ~(uint32_t)CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE) return misused();
   if (fails()) return CUBLAS_STATUS_NOT_SUPPORTED;
   *n = DESC(d)->epilogue == CUBLASLT_EPILOGUE_DEFAULT || DESC(d)->aux_ld % 8 == 0;
   if (!*n) return CUBLAS_STATUS_NOT_SUPPORTED;

@@ -62,6 +62,8 @@ void rp_cuda_products_close(rp_cuda_products *p) {
 rp_status rp_cuda_products_open(rp_cuda_products **out, const rp_cuda *g, rp_error *err) {
   rp_cuda_products *p = *out = rp_calloc(1, sizeof *p);
   const uint64_t workspace = RP_CUDA_WORKSPACE;
+  /* Sums over parts of k may not be rounded to the result's type between the parts. */
+  const uint32_t between = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
   if (!p) return rp_fail_memory(err, sizeof *p, "products");
   p->g = g;
   pthread_mutex_init(&p->mutex, NULL);
@@ -70,6 +72,9 @@ rp_status rp_cuda_products_open(rp_cuda_products **out, const rp_cuda *g, rp_err
   if (!r)
     r = g->api->cublasLtMatmulPreferenceSetAttribute(
         p->preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace, sizeof workspace);
+  if (!r)
+    r = g->api->cublasLtMatmulPreferenceSetAttribute(
+        p->preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &between, sizeof between);
   if (!r) return RP_OK;
   rp_cuda_products_close(p);
   *out = NULL;
