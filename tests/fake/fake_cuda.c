@@ -195,7 +195,7 @@ CUresult cuMemFreeAsync(CUdeviceptr p, CUstream s) {
 CUresult cuMemPoolCreate(CUmemoryPool *pool, const CUmemPoolProps *props) {
   BEGIN();
   if (props->allocType != CU_MEM_ALLOCATION_TYPE_PINNED ||
-      props->location.type != CU_MEM_LOCATION_TYPE_DEVICE || props->location.id)
+      props->location.type != CU_MEM_LOCATION_TYPE_DEVICE || props->location.id >= fake.gpus)
     return misused(CUDA_ERROR_INVALID_VALUE);
   *pool = calloc(1, sizeof **pool);
   fake.pools++;

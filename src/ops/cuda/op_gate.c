@@ -126,8 +126,11 @@ static size_t gate_bwd_scratch(const rp_cuda *g, const void *args) {
   (void)g;
   const size_t walk = (size_t)a->rows.count * (size_t)walk_runs(a) * 4 *
                       (size_t)rp_gate_columns(a->Hk, a->h, 1) * sizeof(float);
-  const rp_gate_bwd_scan_args x = bwd_scan(a);
-  const size_t scan = a->h % 8 ? 0 : bwd_links(&x);
+  size_t scan = 0;
+  if (a->h % 8 == 0) {
+    const rp_gate_bwd_scan_args x = bwd_scan(a);
+    scan = bwd_links(&x);
+  }
   return a->re && walk > scan ? walk : scan;
 }
 

@@ -369,7 +369,7 @@ RP_DEVICE int32_t find_key(const queries_job &j, int32_t i, uint32_t *see) {
     }
     const int32_t at = s.pos + i * s.step, low = at - j.t0 + s.near;
     const int64_t end = (int64_t)at - j.t0 + s.far + 1;
-    const uint32_t to = end < 0 ? 0 : end < QUERIES ? (uint32_t)end : QUERIES;
+    const uint32_t to = end < 0 ? 0 : end < QUERIES ? (uint32_t)end : (uint32_t)QUERIES;
     *see = (uint32_t)rp_min_i32(low > 0 ? low : 0, QUERIES) | to << 16;
     return at;
   }
