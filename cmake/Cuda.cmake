@@ -1,7 +1,7 @@
 # The device cuda needs CUDA's headers and nvcc to be built and nothing of it to be linked: the program opens
 # the driver and cuBLASLt when it is asked for a GPU. So RATPLUS_CORE does not leave it out.
-set(RATPLUS_CUDA_ARCHITECTURES "80;90a" CACHE STRING
-    "GPUs that kernels are compiled for; the first also as PTX, which newer ones compile themselves")
+set(RATPLUS_CUDA_ARCHITECTURES "90a" CACHE STRING
+    "GPUs that kernels are compiled for; others from 8.0 on compile the intermediate code when they start")
 set(RATPLUS_HAVE_CUDA 0)
 if(NOT RATPLUS_WITH_CUDA STREQUAL "AUTO" AND NOT RATPLUS_WITH_CUDA)
   list(APPEND RATPLUS_ABSENT_LINES "cuda: left out as asked")
@@ -39,8 +39,7 @@ endif()
 set(RATPLUS_CUDA_IMAGES ${PROJECT_BINARY_DIR}/cuda)
 set(RATPLUS_CUDA_IMAGE_FILES "")
 if(RATPLUS_HAVE_CUDA)
-  list(GET RATPLUS_CUDA_ARCHITECTURES 0 oldest)
-  set(targets -gencode=arch=compute_${oldest},code=compute_${oldest})
+  set(targets -gencode=arch=compute_80,code=compute_80)
   foreach(arch IN LISTS RATPLUS_CUDA_ARCHITECTURES)
     list(APPEND targets -gencode=arch=compute_${arch},code=sm_${arch})
   endforeach()

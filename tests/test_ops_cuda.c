@@ -688,7 +688,7 @@ static void a_rank_has_its_own_gpu(void **state) {
   rp_device_close(d);
   fake.gpus = 3;
   check_ok(rp_device_open(&d, RP_DEVICE_CUDA, &err), err);
-  check_fails(rp_device_alloc(d, fake.capacity, "x", &p, &err), RP_NO_MEMORY, err,
+  check_fails(rp_device_alloc(d, 2 * fake.capacity, "x", &p, &err), RP_NO_MEMORY, err,
               "GPU 2 (stand-in)");
   rp_device_close(d);
   fake.gpus = 2;
