@@ -215,6 +215,42 @@ static void every_op_at_avx512(void **state) { (void)state, every_op_on(5); }
 /* Those it has, on the stand-in of tests/fake, or on a GPU where LD_LIBRARY_PATH names the true libraries. */
 static void every_op_on_cuda(void **state) { (void)state, every_op_on(CUDA_BOX); }
 
+/* What a GPU has other kernels for: rows from 1024 elements on, keys of a step shared out over blocks. */
+static void large_sizes_on_cuda(void **state) {
+  (void)state;
+  static const struct {
+    rp_op op;
+    rp_case_bench size;
+  } cases[] = {
+      {RP_OP_norm, {.T = 3, .batch = 1, .H = 64, .Hk = 64, .h = 16}},
+      {RP_OP_norm, {.T = 3, .batch = 1, .H = 200, .Hk = 200, .h = 16}},
+      {RP_OP_norm, {.T = 3, .batch = 1, .H = 512, .Hk = 512, .h = 16}},
+      {RP_OP_norm, {.T = 3, .batch = 1, .H = 530, .Hk = 530, .h = 16}},
+      {RP_OP_norm_bwd, {.T = 3, .batch = 1, .H = 128, .Hk = 128, .h = 16}},
+      {RP_OP_norm_bwd, {.T = 3, .batch = 1, .H = 256, .Hk = 256, .h = 16}},
+      {RP_OP_norm_bwd, {.T = 3, .batch = 1, .H = 530, .Hk = 530, .h = 16}},
+      {RP_OP_attend,
+       {.step = true, .T = 1500, .batch = 1, .H = 2, .Hk = 1, .h = 128, .pat = {1, 0, 0}}},
+      {RP_OP_attend,
+       {.step = true, .T = 1111, .batch = 2, .H = 1, .Hk = 1, .h = 64, .pat = {2, 70, 3}}},
+      {RP_OP_attend,
+       {.step = true, .T = 1300, .batch = 1, .H = 1, .Hk = 1, .h = 256, .pat = {1, 0, 0}}},
+  };
+  box b, ref;
+  rp_error err = {0};
+  if (!box_open(&b, CUDA_BOX)) skip();
+  check_ok(rp_device_open(&ref.d, RP_DEVICE_REF64, &err), err);
+  check_ok(rp_queue_open(&ref.q, ref.d, &err), err);
+  for (size_t i = 0; i < 2 * sizeof cases / sizeof *cases; i++) {
+    rp_case c;
+    rp_case_make_bench(&c, cases[i / 2].op, i % 2, &cases[i / 2].size);
+    c.bench = false; /* guard bands, and values that do not repeat */
+    check_case(&c, b.q, ref.q, "cuda");
+  }
+  box_close(&ref);
+  box_close(&b);
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(every_op_has_a_case_and_an_entry),
     cmocka_unit_test(every_size_of_the_benchmark),
@@ -225,5 +261,6 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(every_op_at_avx2),
     cmocka_unit_test(every_op_at_avx512),
     cmocka_unit_test(every_op_on_cuda),
+    cmocka_unit_test(large_sizes_on_cuda),
 };
 CHECK_MAIN(tests)
