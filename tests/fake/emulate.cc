@@ -139,6 +139,20 @@ void resume(unsigned i) {
 #endif
 }
 
+/* At the beginning of the kernel. */
+void ready(fiber *f) {
+  f->ended = false;
+  f->turn = NULL;
+  f->exchanges = 0;
+  f->groups.assign(1, {});
+  f->products.assign(1, {});
+  getcontext(&f->at);
+  f->at.uc_stack.ss_sp = f->stack;
+  f->at.uc_stack.ss_size = STACK;
+  f->at.uc_link = NULL;
+  makecontext(&f->at, thread_main, 0);
+}
+
 void run_block(bool backwards) {
   left = threads;
   memset(barriers, 0, sizeof barriers);
@@ -150,16 +164,7 @@ void run_block(bool backwards) {
       if (at == MAP_FAILED) abort();
       f->stack = (char *)at;
     }
-    f->ended = false;
-    f->turn = NULL;
-    f->exchanges = 0;
-    f->groups.assign(1, {});
-    f->products.assign(1, {});
-    getcontext(&f->at);
-    f->at.uc_stack.ss_sp = f->stack;
-    f->at.uc_stack.ss_size = STACK;
-    f->at.uc_link = NULL;
-    makecontext(&f->at, thread_main, 0);
+    ready(f);
     warps[i / 32].left++;
   }
   while (left) {
