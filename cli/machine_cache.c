@@ -18,9 +18,9 @@ static void boot_id(char out[40]) {
 
 /* What RATPLUS_CPU allows, as far as it is one of the names. */
 static const char *cap(void) {
-  static const char *const names[] = {"ref", "avx2", "avx512"};
+  static const char *const names[] = {"ref", "avx2", "avx512", "avx512_bf16"};
   const char *told = getenv("RATPLUS_CPU");
-  for (int i = 0; told && i < 3; i++)
+  for (int i = 0; told && i < 4; i++)
     if (strcmp(told, names[i]) == 0) return names[i];
   return "all";
 }

@@ -32,7 +32,8 @@ target_link_libraries(ratplus_objects PRIVATE ratplus_flags ${RATPLUS_LINK_LIBRA
 set_target_properties(ratplus_objects PROPERTIES POSITION_INDEPENDENT_CODE ON)
 set(objects $<TARGET_OBJECTS:ratplus_objects>)
 
-# One object library per level. No -ffast-math: NaN, signed zeros and the order of sums stay.
+# One object library per level, of the sources in `kernels`. No -ffast-math: NaN, signed zeros and the
+# order of sums stay.
 function(ratplus_kernels level)
   add_library(ratplus_kern_${level} OBJECT ${kernels})
   target_link_libraries(ratplus_kern_${level} PRIVATE ratplus_flags)
@@ -52,8 +53,12 @@ if(kernels)
   ratplus_kernels(ref64 -DRP_LEVEL=ref64 -DRP_REAL_DOUBLE=1)
   if(RATPLUS_X86)
     ratplus_kernels(avx2 -DRP_LEVEL=avx2 -mavx2 -mfma -mf16c -ffp-contract=fast)
-    ratplus_kernels(avx512 -DRP_LEVEL=avx512 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma
-                    -mf16c -mprefer-vector-width=512 -ffp-contract=fast)
+    set(avx512 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c
+        -mprefer-vector-width=512 -ffp-contract=fast)
+    ratplus_kernels(avx512 -DRP_LEVEL=avx512 ${avx512})
+    # What multiplies bfloat16 itself; table.c takes the rest from avx512.
+    list(FILTER kernels INCLUDE REGEX "/(few|attend|attend_bwd|table)\\.c$")
+    ratplus_kernels(avx512_bf16 -DRP_LEVEL=avx512_bf16 ${avx512} -mavx512bf16)
   endif()
 endif()
 

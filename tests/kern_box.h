@@ -16,8 +16,10 @@ typedef struct {
   double eps; /* of real */
 } kern_level;
 
+enum { KERN_LEVELS = 5 };
+
 /* ref64 first, then every level that this processor runs. */
-CHECK_MAYBE static int kern_levels(kern_level out[4]) {
+CHECK_MAYBE static int kern_levels(kern_level out[KERN_LEVELS]) {
   int n = 0;
   out[n++] = (kern_level){"ref64", &rp_cpu_table_ref64, RP_F64, 2.3e-16};
   out[n++] = (kern_level){"ref", &rp_cpu_table_ref, RP_F32, 1.2e-7};
@@ -26,6 +28,8 @@ CHECK_MAYBE static int kern_levels(kern_level out[4]) {
     out[n++] = (kern_level){"avx2", &rp_cpu_table_avx2, RP_F32, 1.2e-7};
   if (rp_cpu_best() >= RP_CPU_AVX512)
     out[n++] = (kern_level){"avx512", &rp_cpu_table_avx512, RP_F32, 1.2e-7};
+  if (rp_cpu_best() >= RP_CPU_AVX512_BF16)
+    out[n++] = (kern_level){"avx512_bf16", &rp_cpu_table_avx512_bf16, RP_F32, 1.2e-7};
 #endif
   return n;
 }

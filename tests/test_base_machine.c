@@ -117,7 +117,7 @@ static void levels_are_capped(void **state) {
   rp_cpu_level now = rp_cpu_now();
   rp_cpu_cap(RP_CPU_REF);
   assert_int_equal(rp_cpu_now(), RP_CPU_REF);
-  rp_cpu_cap(RP_CPU_AVX512);
+  rp_cpu_cap(RP_CPU_AVX512_BF16);
   assert_int_equal(rp_cpu_now(), now);
   assert_string_equal(rp_cpu_level_name(RP_CPU_AVX2), "avx2");
 }

@@ -119,7 +119,7 @@ static void check_forward(const kern_level *l, const shape *s, const rp_attend_a
 
 static void forward_is_the_definition(void **state) {
   (void)state;
-  kern_level l[4];
+  kern_level l[KERN_LEVELS];
   const int levels = kern_levels(l);
   rp_rng r = check_rng(1);
   for (int round = 0; round < 24; round++) {
@@ -169,7 +169,7 @@ static double loss(const kern_level *l, const rp_attend_args *a, rp_tensor dout,
 static void many_keys_are_the_definition(void **state) {
   (void)state;
   static const int h[] = {6, 16, 20, 64};
-  kern_level l[4];
+  kern_level l[KERN_LEVELS];
   const int levels = kern_levels(l);
   rp_rng r = check_rng(8);
   for (int round = 0; round < check_rounds(4); round++) {
@@ -191,7 +191,7 @@ static void many_keys_are_the_definition(void **state) {
 
 static void backward_is_the_slope(void **state) {
   (void)state;
-  kern_level l[4];
+  kern_level l[KERN_LEVELS];
   kern_levels(l);
   rp_rng r = check_rng(2);
   for (int round = 0; round < 30; round++) {
@@ -230,7 +230,7 @@ static double norm_of(rp_tensor t, int64_t n) {
 
 static void backward_levels_agree(void **state) {
   (void)state;
-  kern_level l[4];
+  kern_level l[KERN_LEVELS];
   const int levels = kern_levels(l);
   rp_rng r = check_rng(3);
   for (int round = 0; round < 12; round++) {
@@ -274,7 +274,7 @@ static void backward_levels_agree(void **state) {
 
 static void threads_do_not_change_a_bit(void **state) {
   (void)state;
-  kern_level l[4];
+  kern_level l[KERN_LEVELS];
   const int levels = kern_levels(l);
   rp_rng r = check_rng(4);
   for (int round = 0; round < 6; round++) {
@@ -303,7 +303,7 @@ static void threads_do_not_change_a_bit(void **state) {
  * tile), and neither another head. */
 static void nan_reaches_those_who_see_it(void **state) {
   (void)state;
-  kern_level l[4];
+  kern_level l[KERN_LEVELS];
   const int levels = kern_levels(l);
   rp_rng r = check_rng(5);
   for (int round = 0; round < 10; round++) {
@@ -370,7 +370,7 @@ static rp_attend_args step_for(const shape *s, const rp_attend_args *f, rp_rng *
 static void a_step_is_the_definition(void **state) {
   (void)state;
   static const int D[] = {1, 1, 2}, width[] = {20, 128, 64};
-  kern_level l[4];
+  kern_level l[KERN_LEVELS];
   const int levels = kern_levels(l);
   rp_rng r = check_rng(7);
   for (int round = 0; round < 6; round++) {
@@ -414,7 +414,7 @@ static void a_step_is_the_definition(void **state) {
 
 static void later_rows_without_a_cache_are_refused(void **state) {
   (void)state;
-  kern_level l[4];
+  kern_level l[KERN_LEVELS];
   const int levels = kern_levels(l);
   rp_rng r = check_rng(6);
   const shape s = some_shape(&r, 20);

@@ -85,7 +85,7 @@ static void check_token(const kern_level *l, const rp_gate_args *a, int tok, int
 
 static void forward_is_the_formula(void **state) {
   (void)state;
-  kern_level l[4];
+  kern_level l[KERN_LEVELS];
   const int levels = kern_levels(l);
   rp_rng r = check_rng(1);
   for (int round = 0; round < 60; round++) {
@@ -136,7 +136,7 @@ static double loss(const kern_level *l, const rp_gate_args *f, const rp_gate_bwd
 
 static void backward_is_the_slope(void **state) {
   (void)state;
-  kern_level l[4];
+  kern_level l[KERN_LEVELS];
   kern_levels(l);
   rp_rng r = check_rng(2);
   for (int round = 0; round < 60; round++) {
@@ -168,7 +168,7 @@ static void backward_is_the_slope(void **state) {
 
 static void backward_levels_agree(void **state) {
   (void)state;
-  kern_level l[4];
+  kern_level l[KERN_LEVELS];
   const int levels = kern_levels(l);
   rp_rng r = check_rng(3);
   for (int round = 0; round < 40; round++) {

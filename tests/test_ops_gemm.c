@@ -14,9 +14,10 @@ typedef struct {
 } box;
 
 /* cuda is the stand-in of tests/fake, or a GPU where LD_LIBRARY_PATH names the true libraries. */
-enum { MOST = 1 << 21, BOXES = RATPLUS_WITH_CUDA ? 8 : 7, CUDA_BOX = 7 };
+enum { MOST = 1 << 21, BOXES = RATPLUS_WITH_CUDA ? 9 : 8, CUDA_BOX = 8 };
 static const char *const names[] = {"cpu, dot",  "cpu, widen", "ref64",        "guard",
-                                    "level ref", "level avx2", "level avx512", "cuda"};
+                                    "level ref", "level avx2",  "level avx512",
+                                    "level avx512_bf16", "cuda"};
 
 static bool box_open(box *b, int which) {
   rp_error err = {0};
@@ -27,7 +28,7 @@ static bool box_open(box *b, int which) {
                                                   : RP_DEVICE_CPU;
   const bool of_level = which >= 4 && which != CUDA_BOX;
   if (of_level && level > rp_cpu_best()) return false;
-  if (which == 0 && (!rp_cpu()->avx512_bf16 || rp_cpu_now() < RP_CPU_AVX512)) return false;
+  if (which == 0 && rp_cpu_now() < RP_CPU_AVX512_BF16) return false;
   if (which < 2) rp_bf16_way_force(which == 0 ? RP_BF16_DOT : RP_BF16_WIDEN);
   if (of_level)
     check_ok(rp_cpu_device_open(&b->d, level, &err), err);

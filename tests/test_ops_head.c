@@ -99,7 +99,7 @@ static void check_loss(const kern_level *l, const rp_head_loss_args *a) {
 
 static void loss_is_the_formula(void **state) {
   (void)state;
-  kern_level l[4];
+  kern_level l[KERN_LEVELS];
   const int levels = kern_levels(l);
   rp_rng r = check_rng(1);
   for (int round = 0; round < 40; round++) {
@@ -124,7 +124,7 @@ static void loss_is_the_formula(void **state) {
 /* A vocabulary so large that the rows take two chunks. */
 static void chunks_join(void **state) {
   (void)state;
-  kern_level l[4];
+  kern_level l[KERN_LEVELS];
   const int levels = kern_levels(l);
   const shape s = {4, 2, 2200000, 3, 1};
   const rp_head_loss_args a = args_for(&s, check_rng(200), RP_F32, RP_F32);
@@ -135,7 +135,7 @@ static void chunks_join(void **state) {
 
 static void wrong_labels_are_refused(void **state) {
   (void)state;
-  kern_level l[4];
+  kern_level l[KERN_LEVELS];
   const int levels = kern_levels(l);
   const shape s = {4, 3, 5, 0, 1};
   for (int i = 0; i < levels; i++)
@@ -150,7 +150,7 @@ static void wrong_labels_are_refused(void **state) {
 
 static void nan_reaches_the_loss(void **state) {
   (void)state;
-  kern_level l[4];
+  kern_level l[KERN_LEVELS];
   const int levels = kern_levels(l);
   const shape s = {4, 3, 50, 0, 1};
   for (int i = 0; i < levels; i++) {
@@ -166,7 +166,7 @@ static void nan_reaches_the_loss(void **state) {
 
 static void pick_takes_what_it_says(void **state) {
   (void)state;
-  kern_level l[4];
+  kern_level l[KERN_LEVELS];
   const int levels = kern_levels(l);
   rp_rng r = check_rng(5);
   for (int round = 0; round < 40; round++) {

@@ -125,7 +125,7 @@ static void check_step(const kern_level *l, const layout *s, const state_of *t, 
 
 static void steps_are_the_textbook(void **state) {
   (void)state;
-  kern_level l[4];
+  kern_level l[KERN_LEVELS];
   const int levels = kern_levels(l);
   rp_rng r = check_rng(1);
   for (int round = 0; round < 12; round++) {
@@ -143,7 +143,7 @@ static void steps_are_the_textbook(void **state) {
 
 static void bad_steps_are_skipped(void **state) {
   (void)state;
-  kern_level l[4];
+  kern_level l[KERN_LEVELS];
   const int levels = kern_levels(l);
   rp_rng r = check_rng(2);
   const layout s = some_layout(&r);
@@ -182,7 +182,7 @@ static void bad_steps_are_skipped(void **state) {
 
 static void sums_do_not_depend_on_threads(void **state) {
   (void)state;
-  kern_level l[4];
+  kern_level l[KERN_LEVELS];
   const int levels = kern_levels(l);
   rp_rng r = check_rng(3);
   for (int round = 0; round < 5; round++) {

@@ -13,8 +13,9 @@ typedef struct {
 } box;
 
 static const char *const box_names[] = {"cpu",        "guard",        "ref", "level ref",
-                                        "level avx2", "level avx512", "cuda"};
-enum { CUDA_BOX = 6 };
+                                        "level avx2", "level avx512", "level avx512_bf16",
+                                        "cuda"};
+enum { CUDA_BOX = 7 };
 
 /* False where this processor has no such level. */
 static bool box_open(box *b, int which) {
@@ -125,7 +126,8 @@ static void every_op_has_a_case_and_an_entry(void **state) {
       &rp_cpu_table_ref64,
 #if defined(__x86_64__)
       &rp_cpu_table_avx2,
-      &rp_cpu_table_avx512
+      &rp_cpu_table_avx512,
+      &rp_cpu_table_avx512_bf16
 #endif
     };
     for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)
@@ -212,6 +214,7 @@ static void every_op_on_ref(void **state) { (void)state, every_op_on(2); }
 static void every_op_at_ref(void **state) { (void)state, every_op_on(3); }
 static void every_op_at_avx2(void **state) { (void)state, every_op_on(4); }
 static void every_op_at_avx512(void **state) { (void)state, every_op_on(5); }
+static void every_op_at_avx512_bf16(void **state) { (void)state, every_op_on(6); }
 /* Those it has, on the stand-in of tests/fake, or on a GPU where LD_LIBRARY_PATH names the true libraries. */
 static void every_op_on_cuda(void **state) { (void)state, every_op_on(CUDA_BOX); }
 
@@ -236,7 +239,7 @@ static void large_sizes_on_cuda(void **state) {
       {RP_OP_attend,
        {.step = true, .T = 1300, .batch = 1, .H = 1, .Hk = 1, .h = 256, .pat = {1, 0, 0}}},
   };
-  box b, ref;
+  box b = {0}, ref;
   rp_error err = {0};
   if (!box_open(&b, CUDA_BOX)) skip();
   check_ok(rp_device_open(&ref.d, RP_DEVICE_REF64, &err), err);
@@ -260,6 +263,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(every_op_at_ref),
     cmocka_unit_test(every_op_at_avx2),
     cmocka_unit_test(every_op_at_avx512),
+    cmocka_unit_test(every_op_at_avx512_bf16),
     cmocka_unit_test(every_op_on_cuda),
     cmocka_unit_test(large_sizes_on_cuda),
 };

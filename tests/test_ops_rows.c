@@ -35,7 +35,7 @@ static rp_tensor spread_of(rp_rng *r, rp_dtype dtype, int64_t n) {
 
 static void activations_are_their_formulas(void **state) {
   (void)state;
-  kern_level l[4];
+  kern_level l[KERN_LEVELS];
   const int levels = kern_levels(l);
   rp_rng r = check_rng(1);
   for (int act = 0; act < RP_ACTS; act++)
@@ -79,7 +79,7 @@ static void activations_are_their_formulas(void **state) {
 
 static void nan_stays(void **state) {
   (void)state;
-  kern_level l[4];
+  kern_level l[KERN_LEVELS];
   const int levels = kern_levels(l);
   for (int i = 0; i < levels; i++)
     for (int act = 0; act < RP_ACTS; act++)
@@ -106,7 +106,7 @@ static void nan_stays(void **state) {
 
 static void output_gate_is_its_formula(void **state) {
   (void)state;
-  kern_level l[4];
+  kern_level l[KERN_LEVELS];
   const int levels = kern_levels(l);
   rp_rng r = check_rng(2);
   for (int round = 0; round < 30; round++) {
@@ -172,7 +172,7 @@ static norms norms_for(rp_rng r, int n, int d, rp_norm kind, rp_dtype real, rp_d
 
 static void norms_are_their_formulas(void **state) {
   (void)state;
-  kern_level l[4];
+  kern_level l[KERN_LEVELS];
   const int levels = kern_levels(l);
   rp_rng r = check_rng(3);
   for (int round = 0; round < 40; round++) {
@@ -217,7 +217,7 @@ static double norm_loss(const kern_level *l, const norms *s) {
 
 static void norm_gradients_are_slopes(void **state) {
   (void)state;
-  kern_level l[4];
+  kern_level l[KERN_LEVELS];
   kern_levels(l);
   rp_rng r = check_rng(4);
   for (int round = 0; round < 30; round++) {
@@ -248,7 +248,7 @@ static void norm_gradients_are_slopes(void **state) {
 
 static void norm_levels_agree(void **state) {
   (void)state;
-  kern_level l[4];
+  kern_level l[KERN_LEVELS];
   const int levels = kern_levels(l);
   rp_rng r = check_rng(5);
   for (int round = 0; round < 20; round++) {
@@ -284,7 +284,7 @@ static void norm_levels_agree(void **state) {
 static void embedding_copies_and_adds(void **state) {
   (void)state;
   static const rp_dtype tables[] = {RP_F32, RP_F64, RP_BF16};
-  kern_level l[4];
+  kern_level l[KERN_LEVELS];
   const int levels = kern_levels(l);
   rp_rng r = check_rng(6);
   for (int round = 0; round < 30; round++) {

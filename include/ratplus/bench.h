@@ -23,7 +23,8 @@ typedef struct {
   const char *dtypes;
   /* Patterns, separated by ';'; NULL: a default of each kind. */
   const char *patterns;
-  /* "auto" or "cpu" (default), "cuda"; machine, kernel: also "guard", or a level: "ref", "avx2", "avx512". */
+  /* "auto" or "cpu" (default), "cuda"; machine, kernel: also "guard", or a level: "ref", "avx2",
+   * "avx512", "avx512_bf16". */
   const char *device;
   /* train: who shares the batch (NULL: alone), and 1 FULL_SHARD, 2 SHARD_GRAD_OP, 3 NO_SHARD; 0: the
    * configuration's, or NO_SHARD. */

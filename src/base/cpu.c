@@ -16,10 +16,10 @@
 static rp_cpu_info info;
 static rp_cpu_level best_level, masked_level;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
-static _Atomic(int) test_cap = RP_CPU_AVX512;
+static _Atomic(int) test_cap = RP_CPU_AVX512_BF16;
 
 const char *rp_cpu_level_name(rp_cpu_level level) {
-  static const char *const names[] = {"ref", "avx2", "avx512"};
+  static const char *const names[] = {"ref", "avx2", "avx512", "avx512_bf16"};
   return level < RP_CPU_LEVELS ? names[level] : "unknown";
 }
 
@@ -89,7 +89,10 @@ static void detect(void) {
   read_name();
   read_features();
   if (!info.name[0]) rp_snprintf(info.name, sizeof info.name, "unknown processor");
-  best_level = info.avx512 ? RP_CPU_AVX512 : info.avx2 ? RP_CPU_AVX2 : RP_CPU_REF;
+  best_level = info.avx512_bf16 ? RP_CPU_AVX512_BF16
+               : info.avx512    ? RP_CPU_AVX512
+               : info.avx2      ? RP_CPU_AVX2
+                                : RP_CPU_REF;
   masked_level = masked(best_level);
   info.affinity_cores = rp_machine_cores(true);
   info.cores = rp_machine_cores(false);

@@ -4,12 +4,18 @@
 
 #include "base/error.h"
 
-/* Kernel levels in rising order; RATPLUS_CPU=ref|avx2|avx512, read once, caps what is used. */
-typedef enum { RP_CPU_REF = 0, RP_CPU_AVX2 = 1, RP_CPU_AVX512 = 2, RP_CPU_LEVELS = 3 } rp_cpu_level;
+/* Kernel levels in rising order; RATPLUS_CPU=ref|avx2|avx512|avx512_bf16, read once, caps what is used. */
+typedef enum {
+  RP_CPU_REF = 0,
+  RP_CPU_AVX2 = 1,
+  RP_CPU_AVX512 = 2,
+  RP_CPU_AVX512_BF16 = 3,
+  RP_CPU_LEVELS = 4
+} rp_cpu_level;
 
 rp_cpu_level rp_cpu_best(void);    /* what the processor can do */
 rp_cpu_level rp_cpu_now(void);     /* best, capped by RATPLUS_CPU and rp_cpu_cap */
-void rp_cpu_cap(rp_cpu_level cap); /* tests and benchmarks: caps further; RP_CPU_AVX512 lifts it */
+void rp_cpu_cap(rp_cpu_level cap); /* tests and benchmarks: caps further; RP_CPU_AVX512_BF16 lifts it */
 const char *rp_cpu_level_name(rp_cpu_level level);
 
 typedef struct {

@@ -21,7 +21,7 @@ const char *rp_bf16_way_name(rp_bf16_way way) { return way == RP_BF16_DOT ? "dot
 
 void rp_bf16_way_force(int way) { atomic_store(&forced, way); }
 
-/* Seconds of the fastest of some products of SIDE^3 in a way; 0 when it cannot be had. */
+/* Seconds of the fastest of some products in a way; 0 when it cannot be had. */
 static double seconds_of(rp_bf16_way way, rp_error *err) {
   rp_device *d = NULL;
   rp_queue *q = NULL;
@@ -33,7 +33,7 @@ static double seconds_of(rp_bf16_way way, rp_error *err) {
   rp_bf16_way_force(-1);
   if (opened) return 0;
   if (rp_queue_open(&q, d, err) || rp_device_alloc(d, 3 * square, "a trial", &m, err)) goto done;
-  const rp_gemm_args a = {.M = SIDE,
+  const rp_gemm_args a = {.M = rp_products_there() ? SIDE : RP_FEW_ROWS, /* few.c has both */
                           .N = SIDE,
                           .K = SIDE,
                           .tb = 1,
@@ -80,7 +80,7 @@ static void choose(void) {
   const rp_cpu_info *cpu = rp_cpu();
   chosen = RP_BF16_WIDEN;
   why = RP_WAY_ONLY;
-  if (!rp_products_there() || !cpu->avx512_bf16 || rp_cpu_now() < RP_CPU_AVX512) return;
+  if (rp_cpu_now() < RP_CPU_AVX512_BF16) return;
   why = RP_WAY_ASKED;
   if (asked && strcmp(asked, "widen") == 0) return;
   if (asked && strcmp(asked, "dot") == 0) {

@@ -5,6 +5,7 @@
 
 static const rp_cpu_table *table_of(rp_cpu_level level) {
 #if defined(__x86_64__)
+  if (level == RP_CPU_AVX512_BF16) return &rp_cpu_table_avx512_bf16;
   if (level == RP_CPU_AVX512) return &rp_cpu_table_avx512;
   if (level == RP_CPU_AVX2) return &rp_cpu_table_avx2;
 #else
@@ -15,9 +16,10 @@ static const rp_cpu_table *table_of(rp_cpu_level level) {
 
 rp_status rp_cpu_engine_open(rp_cpu_engine *e, rp_cpu_level level, bool library, rp_error *err) {
   *e = (rp_cpu_engine){.table = table_of(level), .threads = rp_threads(), .real = RP_F32};
-  if (!library || !rp_products_there()) return RP_OK;
+  if (!library) return RP_OK;
   e->way = rp_bf16_way_now(NULL);
-  return rp_products_open(&e->products, e->threads, err);
+  if (level == RP_CPU_AVX512_BF16 && e->way == RP_BF16_WIDEN) e->table = table_of(RP_CPU_AVX512);
+  return rp_products_there() ? rp_products_open(&e->products, e->threads, err) : RP_OK;
 }
 
 void rp_cpu_engine_ref64(rp_cpu_engine *e) {
@@ -220,7 +222,8 @@ rp_status rp_cpu_open(rp_device *d, rp_device_kind kind, rp_error *err) {
 }
 
 rp_status rp_cpu_device_open(rp_device **out, rp_cpu_level level, rp_error *err) {
-  static const char *const names[] = {"cpu-ref", "cpu-avx2", "cpu-avx512"};
+  static const char *const names[] = {"cpu-ref", "cpu-avx2", "cpu-avx512",
+                                      "cpu-avx512_bf16"};
   rp_cpu_engine e;
   *out = NULL;
   if (level > rp_cpu_best())

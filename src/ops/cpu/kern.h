@@ -2,8 +2,9 @@
  *
  * The sources in kern/ are the specification in plain C. They are compiled once per level (ref, avx2,
  * avx512) with that level's flags and once in double (ref64); RP_LEVEL names the build, so every
- * function defined there is called rp_<op>_<level>. Each build fills one table. A level may replace
- * an entry by a hand-written kernel of its own folder later; tests compare every level with ref64.
+ * function defined there is called rp_<op>_<level>. Each build fills one table; tests compare every
+ * level with ref64. The level avx512_bf16 builds only what multiplies bfloat16 itself, by the
+ * processor's products of pairs (vec.h); the rest, and float32, is avx512's.
  *
  * An implementation is one threaded driver (OpenMP, c->threads): it splits its work by shape, never by
  * scheduling, takes scratch from c->scratch and never allocates. */
@@ -48,7 +49,8 @@ static inline bool rp_gemm_is_few(const rp_gemm_args *a) {
 
 extern const rp_cpu_table rp_cpu_table_ref, rp_cpu_table_ref64;
 #if defined(__x86_64__)
-extern const rp_cpu_table rp_cpu_table_avx2, rp_cpu_table_avx512;
+extern const rp_cpu_table rp_cpu_table_avx2, rp_cpu_table_avx512,
+    rp_cpu_table_avx512_bf16;
 #endif
 
 /* Inside kern/: the level's own name of a function, and the element type of `real`. */
@@ -63,11 +65,23 @@ typedef double rp_real;
 typedef float rp_real;
 #define RP_REAL RP_F32
 #endif
+/* The name of the build that has everything: this one, or the one below it. */
+#ifdef __AVX512BF16__
+#define RP_BASE_NAME(name) RP_PASTE(name, avx512)
+#else
+#define RP_BASE_NAME(name) RP_LEVEL_NAME(name)
+#endif
 /* The level's own product; its scratch begins `used` bytes into c->scratch. */
-void RP_LEVEL_NAME(rp_gemm_plain)(rp_cpu_ctx *c, const rp_gemm_args *a, size_t used);
-size_t RP_LEVEL_NAME(rp_gemm_plain_scratch)(const rp_cpu_ctx *c, const rp_gemm_args *a);
-void RP_LEVEL_NAME(rp_gemm_few)(rp_cpu_ctx *c, const rp_gemm_args *a, size_t used);
-size_t RP_LEVEL_NAME(rp_gemm_few_scratch)(const rp_cpu_ctx *c, const rp_gemm_args *a);
+void RP_BASE_NAME(rp_gemm_plain)(rp_cpu_ctx *c, const rp_gemm_args *a, size_t used);
+size_t RP_BASE_NAME(rp_gemm_plain_scratch)(const rp_cpu_ctx *c, const rp_gemm_args *a);
+#define RP_FEW(name) \
+  void name(rp_gemm_few)(rp_cpu_ctx * c, const rp_gemm_args *a, size_t used); \
+  size_t name(rp_gemm_few_scratch)(const rp_cpu_ctx *c, const rp_gemm_args *a);
+RP_FEW(RP_LEVEL_NAME)
+#ifdef __AVX512BF16__
+RP_FEW(RP_BASE_NAME)
+#endif
+#undef RP_FEW
 #endif
 
 #endif

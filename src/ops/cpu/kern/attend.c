@@ -46,7 +46,7 @@ static work work_at(uint8_t *scratch, int thread, int h) {
 size_t RP_SCRATCH(attend)(const rp_cpu_ctx *c, const void *args) {
   const rp_attend_args *a = args;
   const size_t tiles = (size_t)c->threads * work_reals(a->h) * sizeof(rp_real);
-  const size_t ones = RP_LEVEL_NAME(rp_attend_one_scratch)(c, a);
+  const size_t ones = RP_BASE_NAME(rp_attend_one_scratch)(c, a);
   return tiles > ones ? tiles : ones;
 }
 
@@ -256,7 +256,7 @@ void RP_DRIVER(attend)(rp_cpu_ctx *c, const void *args) {
                   a->q.dtype == a->out.dtype;
   const rp_row *row = rows_of(c, &a->rows, &a->kv, "attend");
   if (!row || !dtypes(c, ok, "attend")) return;
-  RP_LEVEL_NAME(rp_attend_one)(c, a, row);
+  RP_BASE_NAME(rp_attend_one)(c, a, row);
   if (a->rows.longest == 1) return;
   const int parts = (a->rows.longest + TILES * TILE - 1) / (TILES * TILE);
   const int64_t units = (int64_t)a->rows.count * a->Hk * parts;

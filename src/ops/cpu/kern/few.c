@@ -2,7 +2,7 @@
  *
  * Such a product is bounded by reading the weight, so it is read once, in runs along k, by all
  * threads: each owns a range of C's columns. Rows of bfloat16 are widened once, before; a weight is
- * widened in registers. The sum of an element is one vector along k, whose lanes are added at the
+ * widened in registers; where the processor multiplies pairs (vec.h) both stay as they are. The sum of an element is one vector along k, whose lanes are added at the
  * end: its order depends neither on the other rows, nor on how many there are, nor on the threads.
  * Blocks of rows and columns only decide how many such sums are in registers at a time. The columns of
  * a block lie far apart, so that each of a few streams runs through memory in order: neighbouring columns
@@ -16,13 +16,22 @@ enum { SUMS = 24 };
 #else
 enum { SUMS = 12 };
 #endif
-/* Bytes of a line of the weight that are asked for in front of those being read. */
-enum { ROWS = 4, COLS = 6, AHEAD = 384 };
+/* Bytes of a line of the weight that are asked for in front of those being read: as measured, by the
+ * processors that have the level. */
+#if defined(__AVX512F__)
+enum { AHEAD = 2048 };
+#else
+enum { AHEAD = 384 };
+#endif
+enum { ROWS = 4, COLS = 6 };
 
-/* Elements of a run: two vectors of a weight in bfloat16, whose rows are in split order. */
-#define RP_RUN(narrow) ((narrow) ? 2 * VEC : VEC)
+/* Bytes of an element of a weight, and of a run of it: what a vector of a row meets, or two of a widened
+ * row; and where the run that begins at byte `at` of a weight begins in a row. */
+#define RP_WIDE(widen) (PAIRS || (widen) ? sizeof(uint16_t) : sizeof(rp_real))
+#define RP_RUN(widen) ((widen) ? 2 * VEC * sizeof(uint16_t) : sizeof(vec))
+#define RP_IN_ROW(widen, at) ((widen) ? (at) / sizeof(uint16_t) * sizeof(rp_real) : (at))
 
-/* to[K rounded up to runs] = from[K] in split order, zeros at the end. */
+/* to[K rounded up to two vectors] = from[K] in split order, zeros at the end. */
 static void widen_row(rp_real *to, const uint16_t *from, int K) {
   int k = 0;
   for (; k + 2 * VEC <= K; k += 2 * VEC) {
@@ -38,13 +47,16 @@ static void widen_row(rp_real *to, const uint16_t *from, int K) {
 
 /* Where the rows of a block begin. */
 typedef struct {
-  const rp_real *x[ROWS];
-  const uint8_t *w[COLS];
+  const uint8_t *x[ROWS], *w[COLS];
 } lines;
 
-/* Adds the products of one vector of every line, from element xk of the rows and byte `at` of the
- * weights. kind 0: reals; 1, 2: bfloat16 at even, odd places. The operand with fewer lines is kept
- * in registers. */
+/* A vector of a weight. kind 0: as it lies; 1, 2: its bfloat16 at even, odd places. */
+static inline vec weight(const uint8_t *w, const int kind) {
+  return kind ? vec_halves(w, kind == 2) : *(const vec *)w;
+}
+
+/* Adds the products of one vector of every line, from byte xk of the rows and `at` of the weights.
+ * The operand with fewer lines is kept in registers. */
 __attribute__((always_inline)) static inline void step(const int rows, const int cols,
                                                        const int kind, const lines *l, size_t xk,
                                                        size_t at, vec sum[ROWS][COLS]) {
@@ -52,91 +64,123 @@ __attribute__((always_inline)) static inline void step(const int rows, const int
   if (rows <= cols) {
     RP_EACH(m, rows) kept[m] = *(const vec *)(l->x[m] + xk);
     RP_EACH(n, cols) {
-      const vec w = kind ? vec_halves(l->w[n] + at, kind == 2) : *(const vec *)(l->w[n] + at);
-      RP_EACH(m, rows) sum[m][n] += kept[m] * w;
+      const vec w = weight(l->w[n] + at, kind);
+      RP_EACH(m, rows) sum[m][n] = vec_mul_add(sum[m][n], kept[m], w);
     }
     return;
   }
-  RP_EACH(n, cols)
-  kept[n] = kind ? vec_halves(l->w[n] + at, kind == 2) : *(const vec *)(l->w[n] + at);
+  RP_EACH(n, cols) kept[n] = weight(l->w[n] + at, kind);
   RP_EACH(m, rows) {
     const vec x = *(const vec *)(l->x[m] + xk);
-    RP_EACH(n, cols) sum[m][n] += x * kept[n];
+    RP_EACH(n, cols) sum[m][n] = vec_mul_add(sum[m][n], x, kept[n]);
   }
 }
+/* Adds the products of the run that begins at byte `at` of the weights. */
+__attribute__((always_inline)) static inline void run(const int rows, const int cols,
+                                                      const bool widen, const lines *l, size_t at,
+                                                      vec sum[ROWS][COLS]) {
+  if (!widen) {
+    step(rows, cols, 0, l, at, at, sum);
+    return;
+  }
+  step(rows, cols, 1, l, RP_IN_ROW(true, at), at, sum);
+  step(rows, cols, 2, l, RP_IN_ROW(true, at) + sizeof(vec), at, sum);
+}
 
-/* What is left of the lines after whole runs, followed by zeros. */
+/* What is left of the lines after whole runs, `left` bytes of the weights from byte `at` on, followed
+ * by zeros. */
 typedef struct {
-  rp_real x[ROWS][2 * VEC];
-  uint8_t w[COLS][VEC_BYTES];
+  vec x[ROWS][2], w[COLS];
 } ends;
 
 __attribute__((always_inline)) static inline void last(const int rows, const int cols,
-                                                       const bool narrow, const lines *l, int k,
-                                                       int K, vec sum[ROWS][COLS]) {
-  const size_t wide = narrow ? 2 : sizeof(rp_real), left = (size_t)(K - k);
+                                                       const bool widen, const lines *l, size_t at,
+                                                       size_t left, vec sum[ROWS][COLS]) {
   ends e = {0};
   lines to;
   RP_EACH(m, rows)
-  to.x[m] = memcpy(e.x[m], l->x[m] + k, (narrow ? 2 * VEC : left) * sizeof(rp_real));
-  RP_EACH(n, cols) to.w[n] = memcpy(e.w[n], l->w[n] + (size_t)k * wide, left * wide);
-  step(rows, cols, narrow ? 1 : 0, &to, 0, 0, sum);
-  if (narrow) step(rows, cols, 2, &to, VEC, 0, sum);
+  to.x[m] = memcpy(&e.x[m], l->x[m] + RP_IN_ROW(widen, at), widen ? 2 * sizeof(vec) : left);
+  RP_EACH(n, cols) to.w[n] = memcpy(&e.w[n], l->w[n] + at, left);
+  run(rows, cols, widen, &to, 0, sum);
 }
 
-static inline void put(const rp_gemm_args *a, int row, int col, rp_real s) {
-  const rp_tensor to = rp_tensor_at(a->c, row * a->ldc + col);
-  if (to.dtype == RP_BF16)
-    *(uint16_t *)to.p.at = rp_f32_to_bf16((float)s);
-  else
-    *(rp_real *)to.p.at = a->accumulate ? *(rp_real *)to.p.at + s : s;
-}
-
-/* The product, with the rows as reals: x[M][ldx]. */
+/* The product; the rows as they meet the weight: x[M], ldx bytes apart. */
 typedef struct {
   const rp_gemm_args *a;
-  const rp_real *x;
-  int64_t ldx;
+  const uint8_t *x;
+  size_t ldx;
 } job;
 
-/* c's rows [row, row + rows), columns col, col + apart, ... of cols, below end. Past the end the last
- * column is worked out again and not written. */
+/* Of c the rows of one of so many groups, [row, ...), and columns col, col + apart, ... below end. */
+typedef struct {
+  int group, groups, row, col, apart, end;
+} place;
+
+/* Adds up the vectors of a block and writes the sums. */
+__attribute__((always_inline)) static inline void put(const int rows, const int cols,
+                                                      const rp_gemm_args *a, place p,
+                                                      vec sum[ROWS][COLS]) {
+  vec line[SUMS + VEC]; /* in registers: no index that is not a constant */
+  rp_real out[SUMS + VEC];
+  RP_EACH(m, rows) RP_EACH(n, cols) line[m * cols + n] = sum[m][n];
+  RP_EACH(i, VEC) line[rows * cols + i] = (vec){0};
+#pragma GCC unroll 12
+  for (int i = 0; i < rows * cols; i += VEC) *(vec *)(out + i) = vec_sums(line + i);
+  const int within = (p.end - p.col + p.apart - 1) / p.apart;
+  const int there = within < cols ? within : cols;
+  uint16_t narrow[SUMS + VEC];
+  if (a->c.dtype == RP_BF16)
+    for (int i = 0; i < rows * cols; i++) narrow[i] = rp_f32_to_bf16((float)out[i]);
+  for (int m = 0; m < rows; m++) {
+    const rp_tensor to = rp_tensor_at(a->c, (p.row + m) * a->ldc + p.col);
+    for (int n = 0; n < there; n++) {
+      const int64_t at = (int64_t)n * p.apart;
+      if (to.dtype == RP_BF16)
+        ((uint16_t *)to.p.at)[at] = narrow[m * cols + n];
+      else
+        ((rp_real *)to.p.at)[at] =
+            out[m * cols + n] + (a->accumulate ? ((rp_real *)to.p.at)[at] : 0);
+    }
+  }
+}
+
+/* `rows` by `cols` elements of c. Past the end the last column is worked out again and not written.
+ * One group of rows asks for its weights a little ahead; several share out the asking for those of the
+ * columns that follow, so that memory is read all the while. */
 __attribute__((always_inline)) static inline void block(const int rows, const int cols,
-                                                        const bool narrow, const job *j, int row,
-                                                        int col, int apart, int end) {
+                                                        const bool widen, const job *j, place p) {
   const rp_gemm_args *a = j->a;
-  const size_t wide = narrow ? 2 : sizeof(rp_real);
+  const size_t bytes = (size_t)a->K * RP_WIDE(widen);
   vec sum[ROWS][COLS];
   lines l;
-  RP_EACH(m, rows) l.x[m] = j->x + (row + m) * j->ldx;
+  RP_EACH(m, rows) l.x[m] = j->x + (size_t)(p.row + m) * j->ldx;
   RP_EACH(n, cols) {
-    const int at = col + n * apart < end ? col + n * apart : end - 1;
-    l.w[n] = (const uint8_t *)a->b.p.at + (size_t)at * (size_t)a->ldb * wide;
+    const int at = p.col + n * p.apart < p.end ? p.col + n * p.apart : p.end - 1;
+    l.w[n] = (const uint8_t *)a->b.p.at + (size_t)at * (size_t)a->ldb * RP_WIDE(widen);
   }
   RP_EACH(m, rows) RP_EACH(n, cols) sum[m][n] = (vec){0};
-  int k = 0;
-  for (; k + RP_RUN(narrow) <= a->K; k += RP_RUN(narrow)) {
-    if (row == 0) RP_EACH(n, cols) __builtin_prefetch(l.w[n] + AHEAD + (size_t)k * wide, 0, 2);
-    step(rows, cols, narrow ? 1 : 0, &l, (size_t)k, (size_t)k * wide, sum);
-    if (narrow) step(rows, cols, 2, &l, (size_t)k + VEC, (size_t)k * wide, sum);
+  const size_t ahead = p.groups == 1 ? AHEAD : (size_t)a->ldb * RP_WIDE(widen);
+  size_t at = 0;
+  for (int due = p.group; at + RP_RUN(widen) <= bytes; at += RP_RUN(widen), due--) {
+    if (due == 0) {
+      RP_EACH(n, cols) __builtin_prefetch(l.w[n] + ahead + at, 0, 2);
+      due = p.groups;
+    }
+    run(rows, cols, widen, &l, at, sum);
   }
-  if (k < a->K) last(rows, cols, narrow, &l, k, a->K, sum);
-  rp_real sums[ROWS][COLS]; /* the vectors are in registers: no index that is not a constant */
-  RP_EACH(m, rows) RP_EACH(n, cols) sums[m][n] = vec_sum(sum[m][n]);
-  for (int m = 0; m < rows; m++)
-    for (int n = 0; n < cols && col + n * apart < end; n++)
-      put(a, row + m, col + n * apart, sums[m][n]);
+  if (at < bytes) last(rows, cols, widen, &l, at, bytes - at, sum);
+  put(rows, cols, a, p, sum);
 }
 
 /* Blocks of `rows` rows while as many sums as there are registers belong to `of` rows. */
-typedef void (*block_at)(const job *j, int row, int col, int apart, int end);
+typedef void (*block_at)(const job *j, place p);
 #define RP_COLS(of) (SUMS / (of) < COLS ? SUMS / (of) : COLS)
 #define RP_ROW_BLOCK(rows, of) \
-  static void block_##rows##_of_##of(const job *j, int row, int col, int apart, int end) { \
-    if (j->a->a.dtype == RP_BF16) \
-      block(rows, RP_COLS(of), true, j, row, col, apart, end); \
+  static void block_##rows##_of_##of(const job *j, place p) { \
+    if (!PAIRS && j->a->a.dtype == RP_BF16) \
+      block(rows, RP_COLS(of), true, j, p); \
     else \
-      block(rows, RP_COLS(of), false, j, row, col, apart, end); \
+      block(rows, RP_COLS(of), false, j, p); \
   }
 RP_ROW_BLOCK(1, 1)
 RP_ROW_BLOCK(2, 2)
@@ -157,35 +201,48 @@ static const block_at blocks[ROWS + 1][2] = {{NULL, NULL},
 static void columns(const job *j, int col, int end) {
   const int M = j->a->M, groups = (M + ROWS - 1) / ROWS, rows = (M + groups - 1) / groups;
   const int larger = M - groups * (rows - 1), cols = RP_COLS(rows);
-  const int apart = (end - col + cols - 1) / cols;
-  for (int n = col; n < col + apart; n++)
-    for (int g = 0, m = 0; g < groups; m += g < larger ? rows : rows - 1, g++)
-      blocks[rows][g >= larger](j, m, n, apart, end);
+  place p = {.groups = groups, .apart = (end - col + cols - 1) / cols, .end = end};
+  for (p.col = col; p.col < col + p.apart; p.col++)
+    for (p.group = p.row = 0; p.group < groups; p.group++) {
+      blocks[rows][p.group >= larger](j, p);
+      p.row += p.group < larger ? rows : rows - 1;
+    }
 }
 
-static int64_t widened_row(const rp_gemm_args *a) {
-  return (int64_t)round_up((size_t)a->K, 2 * VEC);
+/* Bytes of a row that is widened before, a whole number of runs; 0: it stays where it is. */
+static size_t widened_row(const rp_gemm_args *a) {
+  return PAIRS || a->a.dtype != RP_BF16 ? 0 : round_up((size_t)a->K, 2 * VEC) * sizeof(rp_real);
 }
 
 size_t RP_LEVEL_NAME(rp_gemm_few_scratch)(const rp_cpu_ctx *c, const rp_gemm_args *a) {
+#ifdef __AVX512BF16__
+  if (a->a.dtype != RP_BF16) return RP_BASE_NAME(rp_gemm_few_scratch)(c, a);
+#endif
   (void)c;
-  if (a->a.dtype != RP_BF16) return 0;
-  return (size_t)a->M * (size_t)widened_row(a) * sizeof(rp_real);
+  return (size_t)a->M * widened_row(a);
 }
 
 void RP_LEVEL_NAME(rp_gemm_few)(rp_cpu_ctx *c, const rp_gemm_args *a, size_t used) {
+#ifdef __AVX512BF16__
+  if (a->a.dtype != RP_BF16) {
+    RP_BASE_NAME(rp_gemm_few)(c, a, used);
+    return;
+  }
+#endif
   if (a->M == 0) return;
-  const bool narrow = a->a.dtype == RP_BF16;
   const int threads = (double)a->M * a->N * a->K < 65536 ? 1 : c->threads;
   const int64_t units = (a->N + COLS - 1) / COLS;
-  rp_real *x = (rp_real *)(c->scratch + used);
-  const job j = {a, narrow ? x : (const rp_real *)a->a.p.at, narrow ? widened_row(a) : a->lda};
+  const size_t wide = (size_t)rp_dtype_bytes(a->a.dtype), widened = widened_row(a);
+  uint8_t *x = c->scratch + used;
+  job j = {a, (const uint8_t *)a->a.p.at, (size_t)a->lda * wide};
+  if (widened) j.x = x, j.ldx = widened;
 #pragma omp parallel num_threads(threads)
   {
-    if (narrow) {
+    if (widened) {
 #pragma omp for schedule(static)
       for (int m = 0; m < a->M; m++)
-        widen_row(x + m * j.ldx, (const uint16_t *)a->a.p.at + m * a->lda, a->K);
+        widen_row((rp_real *)(x + (size_t)m * widened),
+                  (const uint16_t *)a->a.p.at + m * a->lda, a->K);
     }
 #pragma omp for schedule(static)
     for (int i = 0; i < threads; i++) {

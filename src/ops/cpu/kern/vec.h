@@ -4,6 +4,9 @@
 #define RP_OPS_CPU_KERN_VEC_H
 
 #include <string.h>
+#ifdef __AVX512BF16__
+#include <immintrin.h>
+#endif
 
 #include "ops/cpu/kern.h"
 
@@ -16,9 +19,26 @@ enum { VEC_BYTES = 16 };
 #endif
 typedef rp_real vec __attribute__((vector_size(VEC_BYTES), may_alias, aligned(sizeof(rp_real))));
 enum { VEC = VEC_BYTES / (int)sizeof(rp_real) };
+#ifdef RP_REAL_DOUBLE
+typedef int64_t vec_ints __attribute__((vector_size(VEC_BYTES)));
+#else
+typedef int32_t vec_ints __attribute__((vector_size(VEC_BYTES)));
+#endif
 
-/* A loop over registers: n is a constant of at most 12. */
-#define RP_EACH(i, n) _Pragma("GCC unroll 12") for (int i = 0; i < n; i++)
+/* What a product of two vectors adds to a sum. A slot of a vector is a real; at the level avx512_bf16 it
+ * is a pair of neighbouring bfloat16, and two products are added to the slot's float32. */
+#ifdef __AVX512BF16__
+enum { PAIRS = 1 };
+static inline vec vec_mul_add(vec sum, vec a, vec b) {
+  return (vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
+}
+#else
+enum { PAIRS = 0 };
+static inline vec vec_mul_add(vec sum, vec a, vec b) { return sum + a * b; }
+#endif
+
+/* A loop over registers: n is a constant of at most 16. */
+#define RP_EACH(i, n) _Pragma("GCC unroll 16") for (int i = 0; i < n; i++)
 
 /* Of 2 VEC bfloat16 values those at even (odd 0) or odd places: widening so moves no lane. What they meet
  * is kept in the same order, here called split: of every 2 VEC elements the even ones, then the odd ones. */
@@ -47,6 +67,20 @@ static inline rp_real vec_sum(vec v) {
   for (int n = VEC / 2; n > 0; n /= 2)
     for (int l = 0; l < n; l++) lane[l] += lane[l + n];
   return lane[0];
+}
+
+/* Lane l: the sum of v[l]'s lanes, with the bits of vec_sum. Vectors are added in pairs: of n groups of
+ * lanes in each of two, the halves of every group, which gives one vector of 2 n groups. */
+static inline vec vec_sums(vec v[VEC]) {
+#pragma GCC unroll 8
+  for (int n = VEC / 2; n > 0; n /= 2) {
+    vec_ints low;
+    RP_EACH(l, VEC) low[l] = l / n * 2 * n + l % n;
+    RP_EACH(i, n)
+    v[i] = __builtin_shuffle(v[2 * i], v[2 * i + 1], low) +
+           __builtin_shuffle(v[2 * i], v[2 * i + 1], low + n);
+  }
+  return v[0];
 }
 
 #endif

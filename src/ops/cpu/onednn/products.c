@@ -41,10 +41,11 @@ static char library_name[48];
 
 /* RATPLUS_CPU holds for the library too; oneDNN allows this once, before its first use. */
 static void begin_library(void) {
-  static const dnnl_cpu_isa_t isa[] = {dnnl_cpu_isa_sse41, dnnl_cpu_isa_avx2};
+  static const dnnl_cpu_isa_t isa[] = {dnnl_cpu_isa_sse41, dnnl_cpu_isa_avx2,
+                                       dnnl_cpu_isa_avx512_core};
   const dnnl_version_t *v = dnnl_version();
   rp_snprintf(library_name, sizeof library_name, "oneDNN %d.%d.%d", v->major, v->minor, v->patch);
-  if (rp_cpu_now() < RP_CPU_AVX512) dnnl_set_max_cpu_isa(isa[rp_cpu_now()]);
+  if (rp_cpu_now() < RP_CPU_AVX512_BF16) dnnl_set_max_cpu_isa(isa[rp_cpu_now()]);
 }
 
 bool rp_products_there(void) { return true; }
