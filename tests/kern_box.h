@@ -13,7 +13,9 @@ typedef struct {
   const char *name;
   const rp_cpu_table *table;
   rp_dtype real;
-  double eps; /* of real */
+  double eps;        /* of real */
+  rp_dtype compute;  /* what the level has code of its own for */
+  double weight_eps; /* of attention's weights in a product of bfloat16 */
 } kern_level;
 
 enum { KERN_LEVELS = 5 };
@@ -21,15 +23,15 @@ enum { KERN_LEVELS = 5 };
 /* ref64 first, then every level that this processor runs. */
 CHECK_MAYBE static int kern_levels(kern_level out[KERN_LEVELS]) {
   int n = 0;
-  out[n++] = (kern_level){"ref64", &rp_cpu_table_ref64, RP_F64, 2.3e-16};
-  out[n++] = (kern_level){"ref", &rp_cpu_table_ref, RP_F32, 1.2e-7};
+  out[n++] = (kern_level){"ref64", &rp_cpu_table_ref64, RP_F64, 2.3e-16, RP_F64, 0};
+  out[n++] = (kern_level){"ref", &rp_cpu_table_ref, RP_F32, 1.2e-7, RP_F32, 0};
 #if defined(__x86_64__)
   if (rp_cpu_best() >= RP_CPU_AVX2)
-    out[n++] = (kern_level){"avx2", &rp_cpu_table_avx2, RP_F32, 1.2e-7};
+    out[n++] = (kern_level){"avx2", &rp_cpu_table_avx2, RP_F32, 1.2e-7, RP_F32, 0};
   if (rp_cpu_best() >= RP_CPU_AVX512)
-    out[n++] = (kern_level){"avx512", &rp_cpu_table_avx512, RP_F32, 1.2e-7};
+    out[n++] = (kern_level){"avx512", &rp_cpu_table_avx512, RP_F32, 1.2e-7, RP_F32, 0};
   if (rp_cpu_best() >= RP_CPU_AVX512_BF16)
-    out[n++] = (kern_level){"avx512_bf16", &rp_cpu_table_avx512_bf16, RP_F32, 1.2e-7};
+    out[n++] = (kern_level){"avx512_bf16", &rp_cpu_table_avx512_bf16, RP_F32, 1.2e-7, RP_BF16, 1.0 / 256};
 #endif
   return n;
 }

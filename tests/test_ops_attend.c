@@ -106,12 +106,13 @@ static void check_forward(const kern_level *l, const shape *s, const rp_attend_a
         const double lse = naive(a, p, tok, t, head, out, abs, &size);
         /* of exp's argument, and of sums over up to 64 keys, then over as many such sums as there are */
         const double k = l->eps * (8 + 4 * size + s->n[row] / 64);
+        const double weight = a->q.dtype == RP_BF16 ? l->weight_eps : 0;
         kern_close(l, kern_real(l, a->lse, (int64_t)(tok + t) * s->H + head), lse,
                    k + l->eps * 2 * fabs(lse), "lse row %d t %d head %d D=%d W=%d I=%d h=%d", row,
                    t, head, p.D, p.W, p.I, s->h);
         for (int c = 0; c < s->h; c++)
           kern_close(l, kern_get(a->out, ((int64_t)(tok + t) * s->H + head) * s->h + c), out[c],
-                     k * abs[c] + kern_round(a->out.dtype) * fabs(out[c]),
+                     (k + weight) * abs[c] + kern_round(a->out.dtype) * fabs(out[c]),
                      "out row %d t %d head %d c %d D=%d W=%d I=%d h=%d", row, t, head, c, p.D, p.W,
                      p.I, s->h);
       }
@@ -284,12 +285,13 @@ static void threads_do_not_change_a_bit(void **state) {
       rp_attend_args f[3];
       rp_attend_bwd_args b[3];
       const size_t bytes = (size_t)rp_dtype_bytes(l[i].real);
+      const size_t wide = (size_t)rp_dtype_bytes(l[i].compute);
       for (int t = 0; t < 3; t++) {
-        f[t] = forward_for(&s, check_rng(600), l[i].real, l[i].real, RP_F32);
+        f[t] = forward_for(&s, check_rng(600), l[i].real, l[i].compute, RP_F32);
         kern_run(&l[i], RP_OP_attend, &f[t], t + 1);
         b[t] = backward_for(&s, &f[t], check_rng(601), l[i].real);
         kern_run(&l[i], RP_OP_attend_bwd, &b[t], t + 1);
-        assert_memory_equal(f[0].out.p.at, f[t].out.p.at, (size_t)nq * bytes);
+        assert_memory_equal(f[0].out.p.at, f[t].out.p.at, (size_t)nq * wide);
         assert_memory_equal(b[0].dq.p.at, b[t].dq.p.at, (size_t)nq * bytes);
         assert_memory_equal(b[0].dk.p.at, b[t].dk.p.at, (size_t)nk * bytes);
         assert_memory_equal(b[0].dv.p.at, b[t].dv.p.at, (size_t)nk * bytes);
@@ -314,7 +316,7 @@ static void nan_reaches_those_who_see_it(void **state) {
     s.plan[0] = 0;
     const int at = check_pick(&r, 0, s.n[0] - 1);
     for (int i = 0; i < levels; i++) {
-      const rp_attend_args a = forward_for(&s, check_rng(700), l[i].real, l[i].real, RP_F32);
+      const rp_attend_args a = forward_for(&s, check_rng(700), l[i].real, l[i].compute, RP_F32);
       kern_set(round % 2 ? a.k : a.v, (int64_t)at * 2 * s.h, NAN);
       kern_run(&l[i], RP_OP_attend, &a, 2);
       for (int t = 0; t < s.n[0]; t++) {

@@ -9,43 +9,61 @@ enum { TILE = 64, TILES = 4, MANY = 512, LDT = TILE + RP_LINE };
 typedef struct {
   int32_t t0;           /* position of its first query */
   int nq, np;           /* its queries; rounded up to lines */
-  rp_real *q;           /* [TILE][ld], scaled */
-  rp_real *qt;          /* [hp][LDT] */
-  rp_real *d;           /* [TILE][ld], dout */
-  rp_real *dt;          /* [hp][LDT] */
+  rp_real *q;           /* [TILE in slots][ld] across queries */
+  rp_real *qt;          /* [hp in slots][LDT] */
+  rp_real *d;           /* [TILE in slots][ld] across queries, dout */
+  rp_real *dt;          /* [hp in slots][LDT] */
   rp_real *dq;          /* [TILE][ld] */
-  rp_real *lse, *delta; /* [TILE] */
+  rp_real *lse, *delta; /* [TILE]; lse to the exponent of 2 */
+  rp_real *query, *dout; /* [TILE][ld] reals: q and d, or while a tile is opened the work's */
 } tile;
 typedef struct {
-  rp_real *k, *v, *dk, *dv; /* [TILE][ld] */
-  rp_real *p;               /* [TILE][LDT], key by query: probabilities */
-  rp_real *s;               /* [TILE][LDT], key by query: dout v, then the scores' gradients */
+  rp_real *k, *v;   /* [TILE][lk] along h */
+  rp_real *across;  /* [TILE in slots][ld]: k across keys; k itself where slots are reals */
+  rp_real *dk, *dv; /* [TILE][ld] */
+  rp_real *p;       /* [TILE][LDT], key by query: probabilities */
+  rp_real *s;       /* [TILE][LDT], key by query: dout v, then the scores' gradients */
+  rp_real *st;      /* [TILE in slots][LDT]: those of two keys side by side; s where slots are reals */
   tile tile[TILES];
 } work;
 
 static size_t tile_reals(int h) {
-  return 3 * TILE * (size_t)pitch_of(h) + 2 * round_up((size_t)h, RP_LINE) * LDT + 2 * TILE;
+  const size_t turned = RP_SLOTS(round_up((size_t)h, RP_LINE)) * LDT;
+  return (TILE + 2 * RP_SLOTS(TILE)) * (size_t)pitch_of(h) + 2 * turned + 2 * TILE;
+}
+/* What only pairs take: query, dout; across, st. */
+static size_t pairs_reals(int h) {
+  return PAIRS ? (2 * TILE + TILE / 2) * (size_t)pitch_of(h) + TILE / 2 * LDT : 0;
 }
 static size_t work_reals(int h) {
-  return 4 * TILE * (size_t)pitch_of(h) + 2 * TILE * LDT + TILES * tile_reals(h);
+  return 4 * TILE * (size_t)pitch_of(h) + 2 * TILE * LDT + pairs_reals(h) + TILES * tile_reals(h);
 }
 static work work_at(uint8_t *scratch, int thread, int h) {
-  const size_t n = TILE * (size_t)pitch_of(h), turned = round_up((size_t)h, RP_LINE) * LDT;
+  const size_t ld = (size_t)pitch_of(h), n = TILE * ld, half = RP_SLOTS(TILE) * ld;
+  const size_t turned = RP_SLOTS(round_up((size_t)h, RP_LINE)) * LDT;
   rp_real *p = (rp_real *)scratch + (size_t)thread * work_reals(h);
   work w = {.k = p, .v = p + n, .dk = p + 2 * n, .dv = p + 3 * n, .p = p + 4 * n};
   w.s = w.p + TILE * LDT;
-  p = w.s + TILE * LDT;
+  rp_real *pairs = w.s + TILE * LDT;
+  w.across = PAIRS ? pairs + 2 * n : w.k;
+  w.st = PAIRS ? w.across + half : w.s;
+  p = pairs + pairs_reals(h);
   for (int i = 0; i < TILES; i++, p += tile_reals(h)) {
     tile *t = &w.tile[i];
-    *t = (tile){.q = p, .d = p + n, .dq = p + 2 * n, .qt = p + 3 * n};
+    *t = (tile){.dq = p, .q = p + n, .d = p + n + half, .qt = p + n + 2 * half};
     t->dt = t->qt + turned;
     t->lse = t->dt + turned;
     t->delta = t->lse + TILE;
+    t->query = PAIRS ? pairs : t->q;
+    t->dout = PAIRS ? pairs + n : t->d;
   }
   return w;
 }
 size_t RP_SCRATCH(attend_bwd)(const rp_cpu_ctx *c, const void *args) {
   const rp_attend_bwd_args *a = args;
+#if defined(__AVX512BF16__)
+  if (a->q.dtype != RP_BF16) return RP_BASE_NAME(rp_attend_bwd_scratch)(c, a);
+#endif
   return (size_t)c->threads * work_reals(a->h) * sizeof(rp_real);
 }
 
@@ -54,22 +72,40 @@ typedef struct {
   rp_row row;
   int g, head; /* key-value head, query head */
   int hp, ld;  /* h rounded up to lines; of a row in the work */
+  int lk;      /* of a row along h in it */
+  rp_real scale, scale2; /* of scores: to the exponent of e, of 2 */
 } job;
 
-/* Probabilities and score gradients of s = scores, [count][np], in place: p and s of the work. */
-static void grads(const work *w, const tile *t, const rp_seg *g, int32_t first, int count) {
+/* Probabilities and scaled score gradients of s = scores, [count][np], in place: p and s of the work. */
+static void grads(const job *j, const work *w, const tile *t, const rp_seg *g, int32_t first,
+                  int count) {
   const rp_real *restrict lse = t->lse, *restrict delta = t->delta;
+  const rp_real scale = j->scale, scale2 = j->scale2;
   for (int i = 0; i < count; i++) {
     const int64_t key = g->pos + (int64_t)(first + i) * g->step;
     const int64_t low = key + g->near - t->t0, high = key + g->far - t->t0;
     const int from = low > 0 ? (int)(low < t->np ? low : t->np) : 0;
     const int to = high < t->np ? (int)(high + 1) : t->np;
     rp_real *restrict p = w->p + i * LDT, *restrict s = w->s + i * LDT;
-    for (int q = 0; q < t->np; q++) p[q] = exp_below(p[q] - lse[q]);
+    for (int q = 0; q < t->np; q++) p[q] = exp2_below(p[q] * scale2 - lse[q]);
     for (int q = 0; q < from; q++) p[q] = 0;
     for (int q = to; q < t->np; q++) p[q] = 0;
-    for (int q = 0; q < t->np; q++) s[q] = p[q] * (s[q] - delta[q]);
+    for (int q = 0; q < t->np; q++) s[q] = p[q] * ((s[q] - delta[q]) * scale);
   }
+}
+/* Those as tile_mm's left sides: in pairs, of two queries in p and s, of two keys in st. */
+static void weigh(const work *w, int count, int np) {
+#if defined(__AVX512BF16__)
+  if (count % 2) memset(w->s + count * LDT, 0, (size_t)np * sizeof *w->s);
+  for (int i = 0; i < count; i += 2)
+    pair_rows(w->st + i / 2 * LDT, w->s + i * LDT, w->s + (i + 1) * LDT, np);
+  for (int i = 0; i < count; i++) {
+    narrow_row(w->p + i * LDT, w->p + i * LDT, np);
+    narrow_row(w->s + i * LDT, w->s + i * LDT, np);
+  }
+#else
+  (void)w, (void)count, (void)np;
+#endif
 }
 
 /* The next keys, values and their gradients. */
@@ -91,17 +127,18 @@ static void add_rows(const job *j, rp_real *to, int64_t ld, const rp_real *from,
 }
 
 /* A tile of queries and `count` of the packed keys, from the i-th on: entries first, first + 1, ... of
- * their segment. */
+ * their segment. In pairs i is even. */
 static void meet(const job *j, const work *w, const tile *t, const rp_seg *g, int32_t first, int i,
                  int count) {
-  const int hp = j->hp, ld = j->ld;
-  const rp_real *k = w->k + i * ld, *v = w->v + i * ld;
-  tile_mm(count, t->np, hp, k, ld, 1, t->qt, LDT, w->p, LDT, false);
-  tile_mm(count, t->np, hp, v, ld, 1, t->dt, LDT, w->s, LDT, false);
-  grads(w, t, g, first, count);
-  tile_mm(count, hp, t->nq, w->p, LDT, 1, t->d, ld, w->dv + i * ld, ld, true);
-  tile_mm(count, hp, t->nq, w->s, LDT, 1, t->q, ld, w->dk + i * ld, ld, true);
-  tile_mm(t->nq, hp, count, w->s, 1, LDT, k, ld, t->dq, ld, true);
+  const int hp = j->hp, ld = j->ld, lk = j->lk, slots = RP_SLOTS(hp), queries = RP_SLOTS(t->nq);
+  tile_mm(count, t->np, slots, w->k + i * lk, lk, 1, t->qt, LDT, w->p, LDT, false);
+  tile_mm(count, t->np, slots, w->v + i * lk, lk, 1, t->dt, LDT, w->s, LDT, false);
+  grads(j, w, t, g, first, count);
+  weigh(w, count, t->np);
+  tile_mm(count, hp, queries, w->p, LDT, 1, t->d, ld, w->dv + i * ld, ld, true);
+  tile_mm(count, hp, queries, w->s, LDT, 1, t->q, ld, w->dk + i * ld, ld, true);
+  tile_mm(t->nq, hp, RP_SLOTS(count), w->st, 1, LDT, w->across + RP_SLOTS(i) * ld, ld, t->dq, ld,
+          true);
 }
 
 static void segment(const job *j, const work *w, int tiles, const rp_seg *g) {
@@ -112,15 +149,16 @@ static void segment(const job *j, const work *w, int tiles, const rp_seg *g) {
     const int32_t end = g->count - first < TILE ? g->count : first + TILE;
     const int count = end - first;
     const int64_t at = (pos + (int64_t)first * g->step) * all + (int64_t)j->g * a->h;
-    pack_rows(w->k, a->k, at, step, count, a->h, j->ld);
-    pack_rows(w->v, a->v, at, step, count, a->h, j->ld);
+    pack_along(w->k, a->k, at, step, count, a->h, j->lk);
+    pack_along(w->v, a->v, at, step, count, a->h, j->lk);
+    if (PAIRS) pack_across(w->across, 0, a->k, at, step, count, a->h, j->ld);
     ask_keys(a, at + TILE * step, step, g->count - end);
     memset(w->dk, 0, (size_t)(count * j->ld) * sizeof(rp_real));
     memset(w->dv, 0, (size_t)(count * j->ld) * sizeof(rp_real));
     for (int i = 0; i < tiles; i++) {
       const tile *t = &w->tile[i];
       const key_span keys = keys_of(g, t->t0, t->nq);
-      const int32_t from = keys.from > first ? keys.from : first;
+      const int32_t from = (keys.from > first ? keys.from : first) & ~PAIRS;
       const int32_t to = keys.to < end ? keys.to : end;
       if (from < to) meet(j, w, t, g, from, from - first, to - from);
     }
@@ -141,12 +179,12 @@ static void own_keys(const job *j, const work *w, const tile *t, const rp_seg *g
   pack_rows(w->v, a->v, at, all, count, a->h, j->ld);
   for (int i = 0; i < count; i++) {
     const int q = from + i;
-    const rp_real *restrict k = w->k + i * j->ld, *restrict d = t->d + q * j->ld;
-    const rp_real *restrict query = t->q + q * j->ld;
+    const rp_real *restrict k = w->k + i * j->ld, *restrict d = t->dout + q * j->ld;
+    const rp_real *restrict query = t->query + q * j->ld;
     rp_real *restrict dq = t->dq + q * j->ld;
     rp_real *restrict dk = wr(a->dk, at + i * all), *restrict dv = wr(a->dv, at + i * all);
-    const rp_real p = exp_real(dot(query, k, j->hp) - t->lse[q]);
-    const rp_real s = p * (dot(d, w->v + i * j->ld, j->hp) - t->delta[q]);
+    const rp_real p = exp2_below(dot(query, k, j->hp) * j->scale2 - t->lse[q]);
+    const rp_real s = p * ((dot(d, w->v + i * j->ld, j->hp) - t->delta[q]) * j->scale);
     for (int c = 0; c < j->hp; c++) dq[c] += s * k[c];
     for (int c = 0; c < a->h; c++) dk[c] += s * query[c];
     for (int c = 0; c < a->h; c++) dv[c] += p * d[c];
@@ -159,31 +197,47 @@ static int64_t queries_at(const job *j, const tile *t, int64_t *ld) {
   return (j->row.tok + t->t0) * *ld + (int64_t)j->head * j->a->h;
 }
 
-static void open_tile(const job *j, const tile *t) {
+/* Rows of a tile, as reals, as the sides of its products: across queries, which reals are already, and
+ * turned. `free` has room for as many rows. */
+static void sides(const job *j, const tile *t, const rp_real *rows, rp_real *across, rp_real *turned,
+                  rp_real *free) {
+#if defined(__AVX512BF16__)
+  for (int q = 0; q < t->nq; q += 2)
+    pair_rows(across + q / 2 * j->ld, rows + q * j->ld, rows + (q + 1) * j->ld, j->hp);
+  for (int q = 0; q < t->nq; q++) narrow_row(free + q * j->lk, rows + q * j->ld, j->hp);
+  turn(turned, free, j->lk, t->nq, j->hp / 2, LDT);
+#else
+  (void)across, (void)free;
+  turn(turned, rows, j->ld, t->nq, j->hp, LDT);
+#endif
+}
+
+static void open_tile(const job *j, const work *w, const tile *t) {
   const rp_attend_bwd_args *a = j->a;
-  const int ld = j->ld;
+  const int ld = j->ld, last = (t->nq - 1) | PAIRS; /* a pair's second row is there */
   int64_t all;
   const int64_t at = queries_at(j, t, &all);
-  pack_rows(t->q, a->q, at, all, t->nq, a->h, ld);
-  for (int i = 0; i < t->nq * ld; i++) t->q[i] *= (rp_real)a->scale;
-  turn(t->qt, t->q, ld, t->nq, j->hp, LDT);
-  pack_rows(t->d, a->dout, at, all, t->nq, a->h, ld);
-  turn(t->dt, t->d, ld, t->nq, j->hp, LDT);
+  memset(t->query + last * ld, 0, (size_t)ld * sizeof(rp_real));
+  memset(t->dout + last * ld, 0, (size_t)ld * sizeof(rp_real));
+  pack_rows(t->query, a->q, at, all, t->nq, a->h, ld);
+  pack_rows(t->dout, a->dout, at, all, t->nq, a->h, ld);
+  if (PAIRS) round_as(RP_BF16, t->dout, (int64_t)t->nq * ld); /* so that dout v and delta still cancel */
+  sides(j, t, t->query, t->q, t->qt, w->k);
+  sides(j, t, t->dout, t->d, t->dt, w->k);
   pack_rows(t->dq, a->out, at, all, t->nq, a->h, ld); /* out, until delta is made */
   for (int q = 0; q < TILE; q++) t->lse[q] = t->delta[q] = 0;
   for (int q = 0; q < t->nq; q++) {
-    t->lse[q] = ((const rp_real *)a->lse.at)[(j->row.tok + t->t0 + q) * a->H + j->head];
-    t->delta[q] = dot(t->d + q * ld, t->dq + q * ld, j->hp);
+    const rp_real lse = ((const rp_real *)a->lse.at)[(j->row.tok + t->t0 + q) * a->H + j->head];
+    t->lse[q] = lse * (rp_real)1.4426950408889634;
+    t->delta[q] = dot(t->dout + q * ld, t->dq + q * ld, j->hp);
   }
   memset(t->dq, 0, (size_t)(t->nq * ld) * sizeof(rp_real));
 }
 static void close_tile(const job *j, const tile *t) {
   int64_t all;
   const int64_t at = queries_at(j, t, &all);
-  for (int q = 0; q < t->nq; q++) {
-    rp_real *restrict to = wr(j->a->dq, at + q * all);
-    for (int c = 0; c < j->a->h; c++) to[c] = t->dq[q * j->ld + c] * (rp_real)j->a->scale;
-  }
+  for (int q = 0; q < t->nq; q++)
+    memcpy(wr(j->a->dq, at + q * all), t->dq + q * j->ld, (size_t)j->a->h * sizeof(rp_real));
 }
 
 /* Queries [from, to) of the row, at most TILES tiles. */
@@ -196,7 +250,7 @@ static void attend_bwd_tiles(const job *j, work *w, rp_pat pat, int32_t from, in
     t->t0 = t0;
     t->nq = to - t0 < TILE ? to - t0 : TILE;
     t->np = (int)round_up((size_t)t->nq, RP_LINE);
-    open_tile(j, t);
+    open_tile(j, w, t);
     for (int i = 0; i < n; i++)
       if (segs[i].far == 0) own_keys(j, w, t, &segs[i]);
   }
@@ -227,6 +281,12 @@ static void attend_bwd_unit(job *j, work *w) {
 
 void RP_DRIVER(attend_bwd)(rp_cpu_ctx *c, const void *args) {
   const rp_attend_bwd_args *a = args;
+#if defined(__AVX512BF16__)
+  if (a->q.dtype != RP_BF16) {
+    RP_BASE_NAME(rp_attend_bwd)(c, a);
+    return;
+  }
+#endif
   const bool ok = is_compute(a->q) && a->q.dtype == a->k.dtype && a->q.dtype == a->v.dtype &&
                   a->q.dtype == a->out.dtype && is_real(a->dout) && is_real(a->dq) &&
                   is_real(a->dk) && is_real(a->dv);
@@ -238,6 +298,9 @@ void RP_DRIVER(attend_bwd)(rp_cpu_ctx *c, const void *args) {
     job j = {.a = a, .row = row[u / a->Hk], .g = (int)(u % a->Hk)};
     j.hp = (int)round_up((size_t)a->h, RP_LINE);
     j.ld = pitch_of(a->h);
+    j.lk = pitch_of(RP_SLOTS(a->h));
+    j.scale = (rp_real)a->scale;
+    j.scale2 = (rp_real)(a->scale * 1.4426950408889634);
     work w = work_at(c->scratch, omp_get_thread_num(), a->h);
     attend_bwd_unit(&j, &w);
   }

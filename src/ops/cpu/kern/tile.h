@@ -3,8 +3,11 @@
  *
  * A tile is row-major real memory with rows of a whole number of 64-byte lines. c[M][N] (+)= A B
  * with A(m, k) = a[m * am + k * ak], so that one function serves A, its transpose and broadcasts of
- * either; B is b[K][ldb]. N is a multiple of RP_LINE; M and K are any. Included by kern/ sources
- * only. */
+ * either; B is b[K][ldb]. N is a multiple of RP_LINE; M and K are any.
+ *
+ * At the level avx512_bf16 K counts pairs: a slot of A and of B holds two bfloat16 that lie next to
+ * each other along k (vec.h). RP_SLOTS says how many slots so many k take. What a tensor gives is packed
+ * `along` a product over its columns or `across` one over its rows. Included by kern/ sources only. */
 #ifndef RP_OPS_CPU_KERN_TILE_H
 #define RP_OPS_CPU_KERN_TILE_H
 
@@ -19,6 +22,7 @@ enum { BLOCK_VECS = 4 };
 enum { BLOCK_VECS = 2 };
 #endif
 enum { RP_LINE = 64 / (int)sizeof(rp_real) };
+#define RP_SLOTS(n) (((n) + PAIRS) / (1 + PAIRS))
 
 __attribute__((always_inline)) static inline void block_mm(const int mr, const int nv, int K,
                                                            const rp_real *a, int64_t am, int64_t ak,
@@ -38,7 +42,7 @@ __attribute__((always_inline)) static inline void block_mm(const int mr, const i
     for (int m = 0; m < mr; m++) {
       const rp_real s = a[m * am + k * ak];
 #pragma GCC unroll 4
-      for (int n = 0; n < nv; n++) acc[m][n] += s * row[n];
+      for (int n = 0; n < nv; n++) acc[m][n] = vec_mul_add_all(acc[m][n], s, row[n]);
     }
   }
 #pragma GCC unroll 6
@@ -130,6 +134,61 @@ static inline void pack_rows(rp_real *to, rp_tensor t, int64_t at, int64_t ld, i
     for (int c = h; c < ldt; c++) to[(int64_t)i * ldt + c] = 0;
   }
 }
+
+#if defined(__AVX512BF16__)
+typedef uint32_t slot_bits __attribute__((may_alias));
+
+/* x[n] rounded into n / 2 slots, n rounded up to 2 VEC; x has zeros behind. */
+static inline void narrow_row(rp_real *to, const rp_real *x, int n) {
+  for (int c = 0; c < n; c += 2 * VEC)
+    *(vec *)(to + c / 2) = vec_narrow(*(const vec *)(x + c), *(const vec *)(x + c + VEC));
+}
+/* to[n] = slots of a[n] and b[n]; n is a multiple of VEC. to may be a or b. */
+static inline void pair_rows(rp_real *to, const rp_real *a, const rp_real *b, int n) {
+  for (int c = 0; c < n; c += VEC)
+    *(vec *)(to + c) = vec_pair(*(const vec *)(a + c), *(const vec *)(b + c));
+}
+#endif
+
+/* to[count][ldt] = rows of t (h columns from element `at`, `ld` elements apart) as what a product over
+ * columns takes, then zeros. In pairs t is bfloat16. */
+static inline void pack_along(rp_real *to, rp_tensor t, int64_t at, int64_t ld, int count, int h,
+                              int ldt) {
+#if defined(__AVX512BF16__)
+  const size_t bytes = (size_t)h * sizeof(uint16_t);
+  for (int i = 0; i < count; i++, to += ldt) {
+    memcpy(to, rd(t, at + i * ld), bytes);
+    memset((uint8_t *)to + bytes, 0, (size_t)ldt * sizeof *to - bytes);
+  }
+#else
+  pack_rows(to, t, at, ld, count, h, ldt);
+#endif
+}
+
+/* Such rows as what a product over rows takes: the first one is row `first` of to, the rows before it are
+ * there. A pair of which only one row is there has zeros for the other. */
+static inline void pack_across(rp_real *to, int first, rp_tensor t, int64_t at, int64_t ld, int count,
+                               int h, int ldt) {
+#if defined(__AVX512BF16__)
+  for (int i = 0; i < count; i++) {
+    slot_bits *restrict pair = (slot_bits *)(to + (int64_t)((first + i) / 2) * ldt);
+    const uint16_t *restrict x = rd(t, at + i * ld);
+    if ((first + i) % 2) {
+      for (int c = 0; c < h; c++) pair[c] |= (uint32_t)x[c] << 16;
+    } else if (i + 1 < count) {
+      const uint16_t *restrict y = x + ld;
+      for (int c = 0; c < h; c++) pair[c] = x[c] | (uint32_t)y[c] << 16;
+      i++;
+    } else {
+      for (int c = 0; c < h; c++) pair[c] = x[c];
+    }
+    for (int c = h; c < ldt; c++) pair[c] = 0;
+  }
+#else
+  pack_rows(to + (int64_t)first * ldt, t, at, ld, count, h, ldt);
+#endif
+}
+
 /* Asks for such rows: they lie too far apart for the processor to guess the next. */
 static inline void ask_rows(rp_tensor t, int64_t at, int64_t ld, int count, int h) {
   const size_t bytes = (size_t)h * (size_t)rp_dtype_bytes(t.dtype);

@@ -32,9 +32,24 @@ enum { PAIRS = 1 };
 static inline vec vec_mul_add(vec sum, vec a, vec b) {
   return (vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
 }
+/* The same slot a with every one of b. */
+static inline vec vec_mul_add_all(vec sum, rp_real a, vec b) {
+  return vec_mul_add(sum, (vec)_mm512_set1_ps(a), b);
+}
+/* 2 VEC reals, rounded, in order. */
+static inline vec vec_narrow(vec a, vec b) {
+  return (vec)_mm512_cvtne2ps_pbh((__m512)b, (__m512)a);
+}
+/* Slot l: lanes l of both, rounded. */
+static inline vec vec_pair(vec low, vec high) {
+  const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23,
+                                         7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+  return (vec)_mm512_permutexvar_epi16(order, (__m512i)vec_narrow(low, high));
+}
 #else
 enum { PAIRS = 0 };
 static inline vec vec_mul_add(vec sum, vec a, vec b) { return sum + a * b; }
+static inline vec vec_mul_add_all(vec sum, rp_real a, vec b) { return sum + a * b; }
 #endif
 
 /* A loop over registers: n is a constant of at most 16. */
