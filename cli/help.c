@@ -191,7 +191,8 @@ void cli_man(FILE *out) {
       ".TP\n3\nbad data, model or checkpoint\n.TP\n4\nout of memory\n"
       ".TP\n75\nstopped by a signal, a checkpoint saved\n.TP\n128+n\nended by signal n\n"
       ".SH ENVIRONMENT\n.TP\nRATPLUS_CONFIGS\nthe tree of configurations\n"
-      ".TP\nRATPLUS_CPU\nref, avx2, avx512 or avx512_bf16: the most the processor's instructions are used\n"
+      ".TP\nRATPLUS_CPU\nref, avx2, avx512 or avx512_bf16: the most the processor's instructions "
+      "are used\n"
       ".TP\nNO_COLOR\nno colours\n",
       out);
 }

@@ -287,8 +287,8 @@ static const char *const subs[] = {
 static const char *const shapes[] = {"1b", "3b", "7b", NULL};
 static const char *const phases[] = {"prefill", "decode", NULL};
 static const char *const protocols[] = {"paper", NULL};
-static const char *const devices[] = {"auto", "cpu",  "cuda",   "guard",
-                                      "ref",  "avx2", "avx512", "avx512_bf16", NULL};
+static const char *const devices[] = {"auto", "cpu",    "cuda",        "guard", "ref",
+                                      "avx2", "avx512", "avx512_bf16", NULL};
 
 static const cli_flag flags[] = {
     CLI_FLAG_JSON,

@@ -31,7 +31,8 @@ CHECK_MAYBE static int kern_levels(kern_level out[KERN_LEVELS]) {
   if (rp_cpu_best() >= RP_CPU_AVX512)
     out[n++] = (kern_level){"avx512", &rp_cpu_table_avx512, RP_F32, 1.2e-7, RP_F32, 0};
   if (rp_cpu_best() >= RP_CPU_AVX512_BF16)
-    out[n++] = (kern_level){"avx512_bf16", &rp_cpu_table_avx512_bf16, RP_F32, 1.2e-7, RP_BF16, 1.0 / 256};
+    out[n++] =
+        (kern_level){"avx512_bf16", &rp_cpu_table_avx512_bf16, RP_F32, 1.2e-7, RP_BF16, 1.0 / 256};
 #endif
   return n;
 }

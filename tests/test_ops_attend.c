@@ -257,14 +257,14 @@ static void backward_levels_agree(void **state) {
         /* dout v and delta cancel. Scores up to ~10 in size carry h products of eps each; delta is of
          * an out rounded by 2^-9, whose error every key of a query shares: h such terms, times a key */
         const double tol = half ? 1.0 / 16 : l[i].eps * 100 * (4 + s.h / 8.0);
-        const double shared = half ? 4.0 / 512 * sqrt(s.h) * 1.5 * s.scale : tol / 10;
+        const double shared = half ? 6.0 / 512 * sqrt(s.h) * 1.5 * s.scale : tol / 10;
         for (int k = 0; k < 3; k++) {
           const double size = norm_of(w[k], n[k]);
           double apart = 0;
           for (int64_t j = 0; j < n[k]; j++) {
             const double got = kern_get(g[k], j), ref = kern_get(w[k], j);
-            kern_close(&l[i], got, ref, shared + tol * (size + fabs(ref)), "d%c[%d] T=%d h=%d half %d",
-                       "qkv"[k], (int)j, s.n[0], s.h, half);
+            kern_close(&l[i], got, ref, shared + tol * (size + fabs(ref)),
+                       "d%c[%d] T=%d h=%d half %d", "qkv"[k], (int)j, s.n[0], s.h, half);
             apart += (got - ref) * (got - ref);
           }
           kern_close(&l[i], sqrt(apart / (double)n[k]), 0, shared + tol * size / 8,

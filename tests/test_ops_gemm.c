@@ -15,9 +15,9 @@ typedef struct {
 
 /* cuda is the stand-in of tests/fake, or a GPU where LD_LIBRARY_PATH names the true libraries. */
 enum { MOST = 1 << 21, BOXES = RATPLUS_WITH_CUDA ? 9 : 8, CUDA_BOX = 8 };
-static const char *const names[] = {"cpu, dot",  "cpu, widen", "ref64",        "guard",
-                                    "level ref", "level avx2",  "level avx512",
-                                    "level avx512_bf16", "cuda"};
+static const char *const names[] = {"cpu, dot",     "cpu, widen",        "ref64",
+                                    "guard",        "level ref",         "level avx2",
+                                    "level avx512", "level avx512_bf16", "cuda"};
 
 static bool box_open(box *b, int which) {
   rp_error err = {0};

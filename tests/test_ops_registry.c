@@ -12,9 +12,8 @@ typedef struct {
   rp_queue *q;
 } box;
 
-static const char *const box_names[] = {"cpu",        "guard",        "ref", "level ref",
-                                        "level avx2", "level avx512", "level avx512_bf16",
-                                        "cuda"};
+static const char *const box_names[] = {
+    "cpu", "guard", "ref", "level ref", "level avx2", "level avx512", "level avx512_bf16", "cuda"};
 enum { CUDA_BOX = 7 };
 
 /* False where this processor has no such level. */

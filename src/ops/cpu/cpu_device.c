@@ -222,8 +222,7 @@ rp_status rp_cpu_open(rp_device *d, rp_device_kind kind, rp_error *err) {
 }
 
 rp_status rp_cpu_device_open(rp_device **out, rp_cpu_level level, rp_error *err) {
-  static const char *const names[] = {"cpu-ref", "cpu-avx2", "cpu-avx512",
-                                      "cpu-avx512_bf16"};
+  static const char *const names[] = {"cpu-ref", "cpu-avx2", "cpu-avx512", "cpu-avx512_bf16"};
   rp_cpu_engine e;
   *out = NULL;
   if (level > rp_cpu_best())

@@ -49,8 +49,7 @@ static inline bool rp_gemm_is_few(const rp_gemm_args *a) {
 
 extern const rp_cpu_table rp_cpu_table_ref, rp_cpu_table_ref64;
 #if defined(__x86_64__)
-extern const rp_cpu_table rp_cpu_table_avx2, rp_cpu_table_avx512,
-    rp_cpu_table_avx512_bf16;
+extern const rp_cpu_table rp_cpu_table_avx2, rp_cpu_table_avx512, rp_cpu_table_avx512_bf16;
 #endif
 
 /* Inside kern/: the level's own name of a function, and the element type of `real`. */

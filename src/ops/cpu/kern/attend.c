@@ -192,7 +192,8 @@ static void meet(const job *j, const work *w, const tile *t, const rp_seg *g, in
   const int hp = j->hp, ld = j->ld, slots = RP_SLOTS(hp);
   const tile_span see = queries_of(g, first, count, t->t0, t->nq);
   const int from = see.from, n = see.to - from, lines = (int)round_up((size_t)n, RP_LINE);
-  tile_mm(count, lines, slots, w->k + i * j->lk, j->lk, 1, t->qt + from, LDT, w->s + from, LDT, false);
+  tile_mm(count, lines, slots, w->k + i * j->lk, j->lk, 1, t->qt + from, LDT, w->s + from, LDT,
+          false);
   if (!see.whole) mask(w->s, g, first, count, t->t0, from, from + lines);
   soften(w, t, count, from, lines);
   weigh(w, count, from, lines);
@@ -202,8 +203,8 @@ static void meet(const job *j, const work *w, const tile *t, const rp_seg *g, in
     if (f != 1)
       for (int c = 0; c < hp; c++) o[c] *= f;
   }
-  tile_mm(n, hp, RP_SLOTS(count), w->s + from, 1, LDT, w->v + RP_SLOTS(i) * ld, ld, t->o + from * ld,
-          ld, true);
+  tile_mm(n, hp, RP_SLOTS(count), w->s + from, 1, LDT, w->v + RP_SLOTS(i) * ld, ld,
+          t->o + from * ld, ld, true);
 }
 
 static void segment(const job *j, const work *w, int tiles, const rp_seg *g) {

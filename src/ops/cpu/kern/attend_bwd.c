@@ -7,14 +7,14 @@
 enum { TILE = 64, TILES = 4, MANY = 512, LDT = TILE + RP_LINE };
 
 typedef struct {
-  int32_t t0;           /* position of its first query */
-  int nq, np;           /* its queries; rounded up to lines */
-  rp_real *q;           /* [TILE in slots][ld] across queries */
-  rp_real *qt;          /* [hp in slots][LDT] */
-  rp_real *d;           /* [TILE in slots][ld] across queries, dout */
-  rp_real *dt;          /* [hp in slots][LDT] */
-  rp_real *dq;          /* [TILE][ld] */
-  rp_real *lse, *delta; /* [TILE]; lse to the exponent of 2 */
+  int32_t t0;            /* position of its first query */
+  int nq, np;            /* its queries; rounded up to lines */
+  rp_real *q;            /* [TILE in slots][ld] across queries */
+  rp_real *qt;           /* [hp in slots][LDT] */
+  rp_real *d;            /* [TILE in slots][ld] across queries, dout */
+  rp_real *dt;           /* [hp in slots][LDT] */
+  rp_real *dq;           /* [TILE][ld] */
+  rp_real *lse, *delta;  /* [TILE]; lse to the exponent of 2 */
   rp_real *query, *dout; /* [TILE][ld] reals: q and d, or while a tile is opened the work's */
 } tile;
 typedef struct {
@@ -23,7 +23,7 @@ typedef struct {
   rp_real *dk, *dv; /* [TILE][ld] */
   rp_real *p;       /* [TILE][LDT], key by query: probabilities */
   rp_real *s;       /* [TILE][LDT], key by query: dout v, then the scores' gradients */
-  rp_real *st;      /* [TILE in slots][LDT]: those of two keys side by side; s where slots are reals */
+  rp_real *st; /* [TILE in slots][LDT]: those of two keys side by side; s where slots are reals */
   tile tile[TILES];
 } work;
 
@@ -70,9 +70,9 @@ size_t RP_SCRATCH(attend_bwd)(const rp_cpu_ctx *c, const void *args) {
 typedef struct {
   const rp_attend_bwd_args *a;
   rp_row row;
-  int g, head; /* key-value head, query head */
-  int hp, ld;  /* h rounded up to lines; of a row in the work */
-  int lk;      /* of a row along h in it */
+  int g, head;           /* key-value head, query head */
+  int hp, ld;            /* h rounded up to lines; of a row in the work */
+  int lk;                /* of a row along h in it */
   rp_real scale, scale2; /* of scores: to the exponent of e, of 2 */
 } job;
 
@@ -199,8 +199,8 @@ static int64_t queries_at(const job *j, const tile *t, int64_t *ld) {
 
 /* Rows of a tile, as reals, as the sides of its products: across queries, which reals are already, and
  * turned. `free` has room for as many rows. */
-static void sides(const job *j, const tile *t, const rp_real *rows, rp_real *across, rp_real *turned,
-                  rp_real *free) {
+static void sides(const job *j, const tile *t, const rp_real *rows, rp_real *across,
+                  rp_real *turned, rp_real *free) {
 #if defined(__AVX512BF16__)
   for (int q = 0; q < t->nq; q += 2)
     pair_rows(across + q / 2 * j->ld, rows + q * j->ld, rows + (q + 1) * j->ld, j->hp);
@@ -221,7 +221,8 @@ static void open_tile(const job *j, const work *w, const tile *t) {
   memset(t->dout + last * ld, 0, (size_t)ld * sizeof(rp_real));
   pack_rows(t->query, a->q, at, all, t->nq, a->h, ld);
   pack_rows(t->dout, a->dout, at, all, t->nq, a->h, ld);
-  if (PAIRS) round_as(RP_BF16, t->dout, (int64_t)t->nq * ld); /* so that dout v and delta still cancel */
+  if (PAIRS)
+    round_as(RP_BF16, t->dout, (int64_t)t->nq * ld); /* so that dout v and delta still cancel */
   sides(j, t, t->query, t->q, t->qt, w->k);
   sides(j, t, t->dout, t->d, t->dt, w->k);
   pack_rows(t->dq, a->out, at, all, t->nq, a->h, ld); /* out, until delta is made */

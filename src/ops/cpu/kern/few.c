@@ -241,8 +241,8 @@ void RP_LEVEL_NAME(rp_gemm_few)(rp_cpu_ctx *c, const rp_gemm_args *a, size_t use
     if (widened) {
 #pragma omp for schedule(static)
       for (int m = 0; m < a->M; m++)
-        widen_row((rp_real *)(x + (size_t)m * widened),
-                  (const uint16_t *)a->a.p.at + m * a->lda, a->K);
+        widen_row((rp_real *)(x + (size_t)m * widened), (const uint16_t *)a->a.p.at + m * a->lda,
+                  a->K);
     }
 #pragma omp for schedule(static)
     for (int i = 0; i < threads; i++) {

@@ -151,11 +151,12 @@ static inline float exp_below(float x) {
 }
 /* 2^x, 2 ulp, where x <= 127 is known; below -125 it is 0. NaN stays. */
 static inline float exp2_below(float x) {
-  const float shifted = x + 12582912.0f; /* 1.5 * 2^23: rounds to an integer, which its last bits hold */
+  const float shifted =
+      x + 12582912.0f; /* 1.5 * 2^23: rounds to an integer, which its last bits hold */
   const float r = x - (shifted - 12582912.0f), s = r * r;
   const float high = 1.535336189e-4f * s + (1.339887442e-3f * r + 9.618437358e-3f);
-  const float p = (high * s + (5.550332471e-2f * r + 2.402264791e-1f)) * s +
-                  (6.931472029e-1f * r + 1.0f);
+  const float p =
+      (high * s + (5.550332471e-2f * r + 2.402264791e-1f)) * s + (6.931472029e-1f * r + 1.0f);
   const float scaled = p * bits_to_f32((f32_to_bits(shifted) << 23) + 0x3f800000u);
   return x < -125.0f ? 0.0f : scaled;
 }

@@ -167,8 +167,8 @@ static inline void pack_along(rp_real *to, rp_tensor t, int64_t at, int64_t ld, 
 
 /* Such rows as what a product over rows takes: the first one is row `first` of to, the rows before it are
  * there. A pair of which only one row is there has zeros for the other. */
-static inline void pack_across(rp_real *to, int first, rp_tensor t, int64_t at, int64_t ld, int count,
-                               int h, int ldt) {
+static inline void pack_across(rp_real *to, int first, rp_tensor t, int64_t at, int64_t ld,
+                               int count, int h, int ldt) {
 #if defined(__AVX512BF16__)
   for (int i = 0; i < count; i++) {
     slot_bits *restrict pair = (slot_bits *)(to + (int64_t)((first + i) / 2) * ldt);
