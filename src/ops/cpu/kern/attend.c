@@ -186,12 +186,18 @@ static void own_keys(const job *j, const work *w, const tile *t, const rp_seg *g
 }
 
 /* A tile of queries and `count` of the packed keys, from the i-th on: entries first, first + 1, ... of
- * their segment. In pairs i is even. */
+ * their segment. In pairs i is even. Keys that not all see are met in pieces, each by those who may. */
 static void meet(const job *j, const work *w, const tile *t, const rp_seg *g, int32_t first, int i,
                  int count) {
   const int hp = j->hp, ld = j->ld, slots = RP_SLOTS(hp);
   const tile_span see = queries_of(g, first, count, t->t0, t->nq);
   const int from = see.from, n = see.to - from, lines = (int)round_up((size_t)n, RP_LINE);
+  if (!see.whole && count > PIECE && g->step * PIECE <= TILE) {
+    const int half = (int)round_up((size_t)count / 2, PIECE);
+    meet(j, w, t, g, first, i, half);
+    meet(j, w, t, g, first + half, i + half, count - half);
+    return;
+  }
   tile_mm(count, lines, slots, w->k + i * j->lk, j->lk, 1, t->qt + from, LDT, w->s + from, LDT,
           false);
   if (!see.whole) mask(w->s, g, first, count, t->t0, from, from + lines);

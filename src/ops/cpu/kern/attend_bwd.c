@@ -4,7 +4,13 @@
  * and those of its query heads in dq, so that every sum has one order. Probabilities are made again
  * from lse; as in the forward, scores lie turned, [key][query], and keys are packed once for the tiles
  * of queries that meet them, which add up their gradients before these go where they belong. */
-enum { TILE = 64, TILES = 4, MANY = 512, LDT = TILE + RP_LINE };
+enum {
+  TILE = PAIRS ? 128 : 64,
+  KEYS = PAIRS ? 128 : 64,
+  TILES = PAIRS ? 2 : 4,
+  MANY = 512,
+  LDT = TILE + RP_LINE
+};
 
 typedef struct {
   int32_t t0;            /* position of its first query */
@@ -18,12 +24,12 @@ typedef struct {
   rp_real *query, *dout; /* [TILE][ld] reals: q and d, or while a tile is opened the work's */
 } tile;
 typedef struct {
-  rp_real *k, *v;   /* [TILE][lk] along h */
-  rp_real *across;  /* [TILE in slots][ld]: k across keys; k itself where slots are reals */
-  rp_real *dk, *dv; /* [TILE][ld] */
-  rp_real *p;       /* [TILE][LDT], key by query: probabilities */
-  rp_real *s;       /* [TILE][LDT], key by query: dout v, then the scores' gradients */
-  rp_real *st; /* [TILE in slots][LDT]: those of two keys side by side; s where slots are reals */
+  rp_real *k, *v;   /* [KEYS][lk] along h; or [TILE][ld] reals, each query's own */
+  rp_real *across;  /* [KEYS in slots][ld]: k across keys; k itself where slots are reals */
+  rp_real *dk, *dv; /* [KEYS][ld] */
+  rp_real *p;       /* [KEYS][LDT], key by query: probabilities */
+  rp_real *s;       /* [KEYS][LDT], key by query: dout v, then the scores' gradients */
+  rp_real *st; /* [KEYS in slots][LDT]: those of two keys side by side; s where slots are reals */
   tile tile[TILES];
 } work;
 
@@ -33,20 +39,22 @@ static size_t tile_reals(int h) {
 }
 /* What only pairs take: query, dout; across, st. */
 static size_t pairs_reals(int h) {
-  return PAIRS ? (2 * TILE + TILE / 2) * (size_t)pitch_of(h) + TILE / 2 * LDT : 0;
+  return PAIRS ? (2 * TILE + KEYS / 2) * (size_t)pitch_of(h) + KEYS / 2 * LDT : 0;
 }
 static size_t work_reals(int h) {
-  return 4 * TILE * (size_t)pitch_of(h) + 2 * TILE * LDT + pairs_reals(h) + TILES * tile_reals(h);
+  return 2 * (TILE + KEYS) * (size_t)pitch_of(h) + 2 * KEYS * LDT + pairs_reals(h) +
+         TILES * tile_reals(h);
 }
 static work work_at(uint8_t *scratch, int thread, int h) {
   const size_t ld = (size_t)pitch_of(h), n = TILE * ld, half = RP_SLOTS(TILE) * ld;
   const size_t turned = RP_SLOTS(round_up((size_t)h, RP_LINE)) * LDT;
   rp_real *p = (rp_real *)scratch + (size_t)thread * work_reals(h);
-  work w = {.k = p, .v = p + n, .dk = p + 2 * n, .dv = p + 3 * n, .p = p + 4 * n};
-  w.s = w.p + TILE * LDT;
-  rp_real *pairs = w.s + TILE * LDT;
+  work w = {.k = p, .v = p + n, .dk = p + 2 * n, .dv = p + 2 * n + KEYS * ld};
+  w.p = w.dv + KEYS * ld;
+  w.s = w.p + KEYS * LDT;
+  rp_real *pairs = w.s + KEYS * LDT;
   w.across = PAIRS ? pairs + 2 * n : w.k;
-  w.st = PAIRS ? w.across + half : w.s;
+  w.st = PAIRS ? w.across + KEYS / 2 * ld : w.s;
   p = pairs + pairs_reals(h);
   for (int i = 0; i < TILES; i++, p += tile_reals(h)) {
     tile *t = &w.tile[i];
@@ -76,41 +84,42 @@ typedef struct {
   rp_real scale, scale2; /* of scores: to the exponent of e, of 2 */
 } job;
 
-/* Probabilities and scaled score gradients of s = scores, [count][np], in place: p and s of the work. */
+/* Probabilities and scaled score gradients of s = scores, [count][n from query `begin` on], in place: p
+ * and s of the work. */
 static void grads(const job *j, const work *w, const tile *t, const rp_seg *g, int32_t first,
-                  int count) {
-  const rp_real *restrict lse = t->lse, *restrict delta = t->delta;
+                  int count, int begin, int n) {
+  const rp_real *restrict lse = t->lse + begin, *restrict delta = t->delta + begin;
   const rp_real scale = j->scale, scale2 = j->scale2;
   for (int i = 0; i < count; i++) {
-    const int64_t key = g->pos + (int64_t)(first + i) * g->step;
-    const int64_t low = key + g->near - t->t0, high = key + g->far - t->t0;
-    const int from = low > 0 ? (int)(low < t->np ? low : t->np) : 0;
-    const int to = high < t->np ? (int)(high + 1) : t->np;
-    rp_real *restrict p = w->p + i * LDT, *restrict s = w->s + i * LDT;
-    for (int q = 0; q < t->np; q++) p[q] = exp2_below(p[q] * scale2 - lse[q]);
+    const int64_t key = g->pos + (int64_t)(first + i) * g->step - t->t0 - begin;
+    const int64_t low = key + g->near, high = key + g->far;
+    const int from = low > 0 ? (int)(low < n ? low : n) : 0;
+    const int to = high < n ? (int)(high + 1) : n;
+    rp_real *restrict p = w->p + i * LDT + begin, *restrict s = w->s + i * LDT + begin;
+    for (int q = 0; q < n; q++) p[q] = exp2_below(p[q] * scale2 - lse[q]);
     for (int q = 0; q < from; q++) p[q] = 0;
-    for (int q = to; q < t->np; q++) p[q] = 0;
-    for (int q = 0; q < t->np; q++) s[q] = p[q] * ((s[q] - delta[q]) * scale);
+    for (int q = to; q < n; q++) p[q] = 0;
+    for (int q = 0; q < n; q++) s[q] = p[q] * ((s[q] - delta[q]) * scale);
   }
 }
 /* Those as tile_mm's left sides: in pairs, of two queries in p and s, of two keys in st. */
-static void weigh(const work *w, int count, int np) {
+static void weigh(const work *w, int count, int begin, int n) {
 #if defined(__AVX512BF16__)
-  if (count % 2) memset(w->s + count * LDT, 0, (size_t)np * sizeof *w->s);
-  for (int i = 0; i < count; i += 2)
-    pair_rows(w->st + i / 2 * LDT, w->s + i * LDT, w->s + (i + 1) * LDT, np);
+  rp_real *p = w->p + begin, *s = w->s + begin, *st = w->st + begin;
+  if (count % 2) memset(s + count * LDT, 0, (size_t)n * sizeof *s);
+  for (int i = 0; i < count; i += 2) pair_rows(st + i / 2 * LDT, s + i * LDT, s + (i + 1) * LDT, n);
   for (int i = 0; i < count; i++) {
-    narrow_row(w->p + i * LDT, w->p + i * LDT, np);
-    narrow_row(w->s + i * LDT, w->s + i * LDT, np);
+    narrow_row(p + i * LDT, p + i * LDT, n);
+    narrow_row(s + i * LDT, s + i * LDT, n);
   }
 #else
-  (void)w, (void)count, (void)np;
+  (void)w, (void)count, (void)begin, (void)n;
 #endif
 }
 
 /* The next keys, values and their gradients. */
 static void ask_keys(const rp_attend_bwd_args *a, int64_t at, int64_t ld, int left) {
-  const int count = left < TILE ? left : TILE;
+  const int count = left < KEYS ? left : KEYS;
   ask_rows(a->k, at, ld, count, a->h);
   ask_rows(a->v, at, ld, count, a->h);
   ask_rows(a->dk, at, ld, count, a->h);
@@ -127,32 +136,42 @@ static void add_rows(const job *j, rp_real *to, int64_t ld, const rp_real *from,
 }
 
 /* A tile of queries and `count` of the packed keys, from the i-th on: entries first, first + 1, ... of
- * their segment. In pairs i is even. */
+ * their segment. In pairs i is even. Keys that not all see are met in pieces, each by those who may. */
 static void meet(const job *j, const work *w, const tile *t, const rp_seg *g, int32_t first, int i,
                  int count) {
-  const int hp = j->hp, ld = j->ld, lk = j->lk, slots = RP_SLOTS(hp), queries = RP_SLOTS(t->nq);
-  tile_mm(count, t->np, slots, w->k + i * lk, lk, 1, t->qt, LDT, w->p, LDT, false);
-  tile_mm(count, t->np, slots, w->v + i * lk, lk, 1, t->dt, LDT, w->s, LDT, false);
-  grads(j, w, t, g, first, count);
-  weigh(w, count, t->np);
-  tile_mm(count, hp, queries, w->p, LDT, 1, t->d, ld, w->dv + i * ld, ld, true);
-  tile_mm(count, hp, queries, w->s, LDT, 1, t->q, ld, w->dk + i * ld, ld, true);
-  tile_mm(t->nq, hp, RP_SLOTS(count), w->st, 1, LDT, w->across + RP_SLOTS(i) * ld, ld, t->dq, ld,
-          true);
+  const int hp = j->hp, ld = j->ld, lk = j->lk, slots = RP_SLOTS(hp);
+  const tile_span see = queries_of(g, first, count, t->t0, t->nq);
+  const int from = see.from, n = see.to - from, lines = (int)round_up((size_t)n, RP_LINE);
+  if (!see.whole && count > PIECE && g->step * PIECE <= TILE) {
+    const int half = (int)round_up((size_t)count / 2, PIECE);
+    meet(j, w, t, g, first, i, half);
+    meet(j, w, t, g, first + half, i + half, count - half);
+    return;
+  }
+  rp_real *p = w->p + from, *s = w->s + from;
+  tile_mm(count, lines, slots, w->k + i * lk, lk, 1, t->qt + from, LDT, p, LDT, false);
+  tile_mm(count, lines, slots, w->v + i * lk, lk, 1, t->dt + from, LDT, s, LDT, false);
+  grads(j, w, t, g, first, count, from, lines);
+  weigh(w, count, from, lines);
+  const rp_real *d = t->d + RP_SLOTS(from) * ld, *q = t->q + RP_SLOTS(from) * ld;
+  tile_mm(count, hp, RP_SLOTS(n), p, LDT, 1, d, ld, w->dv + i * ld, ld, true);
+  tile_mm(count, hp, RP_SLOTS(n), s, LDT, 1, q, ld, w->dk + i * ld, ld, true);
+  tile_mm(n, hp, RP_SLOTS(count), w->st + from, 1, LDT, w->across + RP_SLOTS(i) * ld, ld,
+          t->dq + from * ld, ld, true);
 }
 
 static void segment(const job *j, const work *w, int tiles, const rp_seg *g) {
   const rp_attend_bwd_args *a = j->a;
   const int64_t all = (int64_t)a->Hk * a->h, step = all * g->step;
   const int64_t pos = j->row.tok + g->pos;
-  for (int32_t first = 0; first < g->count; first += TILE) {
-    const int32_t end = g->count - first < TILE ? g->count : first + TILE;
+  for (int32_t first = 0; first < g->count; first += KEYS) {
+    const int32_t end = g->count - first < KEYS ? g->count : first + KEYS;
     const int count = end - first;
     const int64_t at = (pos + (int64_t)first * g->step) * all + (int64_t)j->g * a->h;
     pack_along(w->k, a->k, at, step, count, a->h, j->lk);
     pack_along(w->v, a->v, at, step, count, a->h, j->lk);
     if (PAIRS) pack_across(w->across, 0, a->k, at, step, count, a->h, j->ld);
-    ask_keys(a, at + TILE * step, step, g->count - end);
+    ask_keys(a, at + KEYS * step, step, g->count - end);
     memset(w->dk, 0, (size_t)(count * j->ld) * sizeof(rp_real));
     memset(w->dv, 0, (size_t)(count * j->ld) * sizeof(rp_real));
     for (int i = 0; i < tiles; i++) {

@@ -84,6 +84,9 @@ static void tile_mm(int M, int N, int K, const rp_real *a, int64_t am, int64_t a
   for (; n + VEC <= N; n += VEC) column_mm(1, M, K, a, am, ak, b + n, ldb, c + n, ldc, add);
 }
 
+/* Keys that are met at once where not all queries see them. */
+enum { PIECE = 32 };
+
 /* The queries [from, to) of a tile, nq from position t0 on, that see any of `count` keys of a segment
  * from its entry `first` on, in whole lines (to may also be nq). whole: all of them see all. */
 typedef struct {
