@@ -417,6 +417,36 @@ static void a_step_is_the_definition(void **state) {
   }
 }
 
+/* A NaN key or value in the cache reaches every head that reads it, whatever its score, and no other. */
+static void nan_in_a_cache_reaches_its_heads(void **state) {
+  (void)state;
+  kern_level l[4];
+  const int levels = kern_levels(l);
+  rp_rng r = check_rng(10);
+  for (int round = 0; round < 8; round++) {
+    shape s = {.rows = 1, .Hk = 2, .H = 4, .h = round % 4 < 2 ? 128 : 20, .scale = 0.3};
+    s.n[0] = s.tokens = s.longest = check_pick(&r, 2, 90);
+    s.pat[0] = s.pat[1] = (rp_pat){1, 0, 0};
+    const int at = check_pick(&r, 0, s.n[0] - 1), g = check_pick(&r, 0, 1);
+    for (int i = 0; i < 2 * levels - 1; i++) {
+      const kern_level *level = &l[(i + 1) / 2];
+      const rp_dtype compute = i && i % 2 ? RP_BF16 : level->real;
+      const rp_attend_args f = forward_for(&s, check_rng(950), level->real, compute, compute);
+      kern_set(round % 2 ? f.k : f.v, ((int64_t)at * s.Hk + g) * s.h, NAN);
+      const rp_attend_args a = step_for(&s, &f, &r);
+      kern_run(level, RP_OP_attend, &a, 2);
+      for (int head = 0; head < s.H; head++)
+        for (int c = 0; c < s.h; c++) {
+          const bool want = head / 2 == g && (round % 2 || c == 0);
+          if (isnan(kern_get(a.out, (int64_t)head * s.h + c)) != want)
+            fail_msg("%s: head %d column %d, NaN in head %d's %s %d of %d", level->name, head, c, g,
+                     round % 2 ? "key" : "value", at, s.n[0]);
+        }
+      kern_free_all();
+    }
+  }
+}
+
 static void later_rows_without_a_cache_are_refused(void **state) {
   (void)state;
   kern_level l[KERN_LEVELS];
@@ -440,6 +470,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(threads_do_not_change_a_bit),
     cmocka_unit_test(nan_reaches_those_who_see_it),
     cmocka_unit_test(a_step_is_the_definition),
+    cmocka_unit_test(nan_in_a_cache_reaches_its_heads),
     cmocka_unit_test(later_rows_without_a_cache_are_refused),
 };
 CHECK_MAIN(tests)

@@ -19,11 +19,6 @@ enum { VEC_BYTES = 16 };
 #endif
 typedef rp_real vec __attribute__((vector_size(VEC_BYTES), may_alias, aligned(sizeof(rp_real))));
 enum { VEC = VEC_BYTES / (int)sizeof(rp_real) };
-#ifdef RP_REAL_DOUBLE
-typedef int64_t vec_ints __attribute__((vector_size(VEC_BYTES)));
-#else
-typedef int32_t vec_ints __attribute__((vector_size(VEC_BYTES)));
-#endif
 
 /* What a product of two vectors adds to a sum. A slot of a vector is a real; at the level avx512_bf16 it
  * is a pair of neighbouring bfloat16, and two products are added to the slot's float32. */
@@ -75,27 +70,57 @@ static inline int vec_split_at(int i) {
   return i / (2 * VEC) * (2 * VEC) + i % 2 * VEC + i % (2 * VEC) / 2;
 }
 
-/* The lanes' sum, halves added until one is left. */
-static inline rp_real vec_sum(vec v) {
-  rp_real lane[VEC];
-  memcpy(lane, &v, sizeof lane);
-  for (int n = VEC / 2; n > 0; n /= 2)
-    for (int l = 0; l < n; l++) lane[l] += lane[l + n];
-  return lane[0];
+/* ---- across lanes ---- */
+
+/* f(lane, d) for every lane, as a shuffle takes them. */
+#if defined(RP_REAL_DOUBLE)
+#define VEC_LANES_16(f, l, d) f((l), d), f((l) + 1, d)
+#else
+#define VEC_LANES_16(f, l, d) f((l), d), f((l) + 1, d), f((l) + 2, d), f((l) + 3, d)
+#endif
+#define VEC_LANES_32(f, l, d) \
+  VEC_LANES_16(f, l, d), VEC_LANES_16(f, (l) + 16 / (int)sizeof(rp_real), d)
+#if defined(__AVX512F__)
+#define VEC_LANES(f, d) VEC_LANES_32(f, 0, d), VEC_LANES_32(f, VEC / 2, d)
+#elif defined(__AVX2__)
+#define VEC_LANES(f, d) VEC_LANES_32(f, 0, d)
+#else
+#define VEC_LANES(f, d) VEC_LANES_16(f, 0, d)
+#endif
+/* Lane l of a where l has not d, of b where it has; and lane l ^ d. d: a power of two, or 0. */
+#define VEC_OWN(l, d) (l) + ((l) & (d) ? VEC : 0)
+#define VEC_OTHER(l, d) ((l) ^ (d)) + ((l) & (d) ? VEC : 0)
+#define VEC_MEET(op, a, b, d) \
+  op(__builtin_shufflevector(a, b, VEC_LANES(VEC_OWN, d)), \
+     __builtin_shufflevector(a, b, VEC_LANES(VEC_OTHER, d)))
+
+static inline vec vec_plus(vec a, vec b) { return a + b; }
+typedef __typeof__((vec){0} > (vec){0}) vec_mask;
+static inline vec vec_larger(vec a, vec b) {
+  const vec_mask m = a > b;
+  return (vec)((m & (vec_mask)a) | (~m & (vec_mask)b));
 }
 
-/* Lane l: the sum of v[l]'s lanes, with the bits of vec_sum. Vectors are added in pairs: of n groups of
- * lanes in each of two, the halves of every group, which gives one vector of 2 n groups. */
-static inline vec vec_sums(vec v[VEC]) {
-#pragma GCC unroll 8
-  for (int n = VEC / 2; n > 0; n /= 2) {
-    vec_ints low;
-    RP_EACH(l, VEC) low[l] = l / n * 2 * n + l % n;
-    RP_EACH(i, n)
-    v[i] = __builtin_shuffle(v[2 * i], v[2 * i + 1], low) +
-           __builtin_shuffle(v[2 * i], v[2 * i + 1], low + n);
-  }
-  return v[0];
+/* The lanes' sum, halves added until one is left. */
+static inline rp_real vec_sum(vec v) {
+  if (VEC > 8) v = VEC_MEET(vec_plus, v, v, 8 % VEC);
+  if (VEC > 4) v = VEC_MEET(vec_plus, v, v, 4 % VEC);
+  if (VEC > 2) v = VEC_MEET(vec_plus, v, v, 2 % VEC);
+  return VEC_MEET(vec_plus, v, v, 1)[0];
+}
+/* Lane l: the same of v[l], of all VEC. */
+static inline vec vec_sums(vec *v) {
+  if (VEC > 8) RP_EACH(i, 8) v[i] = VEC_MEET(vec_plus, v[i], v[(i + 8) % VEC], 8 % VEC);
+  if (VEC > 4) RP_EACH(i, 4) v[i] = VEC_MEET(vec_plus, v[i], v[(i + 4) % VEC], 4 % VEC);
+  if (VEC > 2) RP_EACH(i, 2) v[i] = VEC_MEET(vec_plus, v[i], v[(i + 2) % VEC], 2 % VEC);
+  return VEC_MEET(vec_plus, v[0], v[1], 1);
+}
+/* The largest lane. */
+static inline rp_real vec_max(vec v) {
+  if (VEC > 8) v = VEC_MEET(vec_larger, v, v, 8 % VEC);
+  if (VEC > 4) v = VEC_MEET(vec_larger, v, v, 4 % VEC);
+  if (VEC > 2) v = VEC_MEET(vec_larger, v, v, 2 % VEC);
+  return VEC_MEET(vec_larger, v, v, 1)[0];
 }
 
 #endif
