@@ -420,7 +420,7 @@ static void a_step_is_the_definition(void **state) {
 /* A NaN key or value in the cache reaches every head that reads it, whatever its score, and no other. */
 static void nan_in_a_cache_reaches_its_heads(void **state) {
   (void)state;
-  kern_level l[4];
+  kern_level l[KERN_LEVELS];
   const int levels = kern_levels(l);
   rp_rng r = check_rng(10);
   for (int round = 0; round < 8; round++) {
