@@ -40,6 +40,61 @@ static inline int vec_split_at(int i) {
   return i / (2 * VEC) * (2 * VEC) + i % 2 * VEC + i % (2 * VEC) / 2;
 }
 
+/* The values of a function of one lane. gcc makes one vector of it. */
+#define VEC_MAP(v, f) \
+  do { \
+    rp_real lane[VEC]; \
+    memcpy(lane, &(v), sizeof lane); \
+    for (int l = 0; l < VEC; l++) lane[l] = f(lane[l]); \
+    memcpy(&(v), lane, sizeof lane); \
+  } while (0)
+
+/* Two vectors that lie side by side become the even and the odd elements (split order), and back. */
+#ifdef RP_REAL_DOUBLE
+typedef int64_t vec_at __attribute__((vector_size(VEC_BYTES)));
+#define VEC_COUNT 0, 1
+#else
+typedef int32_t vec_at __attribute__((vector_size(VEC_BYTES)));
+#if defined(__AVX512F__)
+#define VEC_COUNT 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
+#elif defined(__AVX2__)
+#define VEC_COUNT 0, 1, 2, 3, 4, 5, 6, 7
+#else
+#define VEC_COUNT 0, 1, 2, 3
+#endif
+#endif
+static inline void vec_split(vec *a, vec *b) {
+  const vec_at even = (vec_at){VEC_COUNT} * 2;
+  const vec x = *a, y = *b;
+  *a = __builtin_shuffle(x, y, even);
+  *b = __builtin_shuffle(x, y, even + 1);
+}
+static inline void vec_unsplit(vec *a, vec *b) {
+  const vec_at count = {VEC_COUNT}, low = (count >> 1) + (count & 1) * VEC;
+  const vec x = *a, y = *b;
+  *a = __builtin_shuffle(x, y, low);
+  *b = __builtin_shuffle(x, y, low + VEC / 2);
+}
+
+/* 2 VEC values in split order to bfloat16 at x, rounded to nearest even; NaN stays NaN. */
+#ifdef RP_REAL_DOUBLE
+static inline void vec_to_halves(void *x, vec even, vec odd) {
+  for (int l = 0; l < VEC; l++) {
+    ((uint16_t *)x)[2 * l] = rp_f32_to_bf16((float)even[l]);
+    ((uint16_t *)x)[2 * l + 1] = rp_f32_to_bf16((float)odd[l]);
+  }
+}
+#else
+/* In the upper half of each word. */
+static inline vec_words vec_rounded(vec v) {
+  const vec_words u = (vec_words)v, nan = (vec_words)(v != v);
+  return (u + 0x7fffu + ((u >> 16) & 1)) | (nan & 0x7fc00000u);
+}
+static inline void vec_to_halves(void *x, vec even, vec odd) {
+  *(vec_words *)x = vec_rounded(even) >> 16 | (vec_rounded(odd) & 0xffff0000u);
+}
+#endif
+
 /* The lanes' sum, halves added until one is left. */
 static inline rp_real vec_sum(vec v) {
   rp_real lane[VEC];
