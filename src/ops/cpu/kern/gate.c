@@ -36,16 +36,22 @@ INLINE two get(const void *x, const bool half, const int n) {
   if (half) return (two){{vec_halves(x, 0), vec_halves(x, 1)}};
   return (two){{((const vec *)x)[0], ((const vec *)x)[1]}};
 }
-INLINE void put(void *to, const two t, const bool half, const int n) {
+/* past: past the caches (goes_past). */
+INLINE void put(void *to, const two t, const bool half, const int n, const bool past) {
   rp_real part[TWO];
-  void *x = n < TWO ? part : to;
+  void *x = n < TWO || past ? part : to;
   if (half) {
     vec_to_halves(x, t.v[0], t.v[1]);
   } else {
     ((vec *)x)[0] = t.v[0];
     ((vec *)x)[1] = t.v[1];
   }
-  if (n < TWO && n > 0) memcpy(to, part, (size_t)n * (half ? 2 : sizeof(rp_real)));
+  const size_t size = half ? 2 : sizeof(rp_real);
+  if (n == TWO && past)
+    for (size_t i = 0; i < TWO * size / VEC_BYTES; i++)
+      vec_store_past((vec *)to + i, ((const vec *)part)[i]);
+  else if (n < TWO && n > 0)
+    memcpy(to, part, (size_t)n * size);
 }
 /* From and to real, kept in the order of `half`. */
 INLINE two get_real(const void *x, const bool half, const int n) {
@@ -55,7 +61,7 @@ INLINE two get_real(const void *x, const bool half, const int n) {
 }
 INLINE void put_real(void *x, two t, const bool half, const int n) {
   if (half) vec_unsplit(&t.v[0], &t.v[1]);
-  put(x, t, false, n);
+  put(x, t, false, n, false);
 }
 
 /* Asks for a piece. Neighbours in a column of tokens lie on pages of their own, and 16 of these run
@@ -114,7 +120,19 @@ static piece piece_at(const pieces *p, int j) {
   return (piece){j / p->per * p->h + i, i, at_most(p->apart - i, TWO),
                  at_most(p->h - p->apart - i, TWO)};
 }
-static bool is_whole(const piece *c) { return c->first == TWO && c->second == TWO; }
+/* f with `half` and the piece's width, constants but at the end of a head. */
+#define BY_PIECE(f, half, c, ...) \
+  do { \
+    const bool whole = (c)->first == TWO && (c)->second == TWO; \
+    if ((half) && whole) \
+      f(__VA_ARGS__, c, true, TWO, TWO); \
+    else if (half) \
+      f(__VA_ARGS__, c, true, (c)->first, (c)->second); \
+    else if (whole) \
+      f(__VA_ARGS__, c, false, TWO, TWO); \
+    else \
+      f(__VA_ARGS__, c, false, (c)->first, (c)->second); \
+  } while (0)
 /* At most so many channels of pieces has a head. */
 static int padded(int h) { return (int)round_up((size_t)(h + 1) / 2, TWO) * 2; }
 
@@ -147,14 +165,25 @@ static size_t widest(int Hk, int h) {
 typedef struct {
   const rp_row *row;
   int head, heads; /* key-value heads [head, head + heads) */
+  bool large;      /* what the op writes */
 } unit;
 static int64_t units_of(const rp_rows *rows, int Hk, int each) {
   return (int64_t)rows->count * ((Hk + each - 1) / each);
 }
-static unit unit_at(const rp_row *rows, int Hk, int each, int64_t i) {
+static unit unit_at(const rp_row *rows, int Hk, int each, bool large, int64_t i) {
   const int64_t per = (Hk + each - 1) / each;
   const int head = (int)(i % per) * each;
-  return (unit){&rows[i / per], head, at_most(Hk - head, each)};
+  return (unit){&rows[i / per], head, at_most(Hk - head, each), large};
+}
+
+/* What is written goes past the caches where no last level holds it and its pieces are whole lines. */
+enum { LARGE = 32 << 20 };
+static bool is_large(int64_t elements, rp_tensor t) {
+  return elements * rp_dtype_bytes(t.dtype) >= LARGE;
+}
+static bool goes_past(const unit *u, const void *to, int64_t ld, int apart, int64_t size) {
+  const uintptr_t all = (uintptr_t)to | (uintptr_t)ld | (uintptr_t)((apart | TWO) * size);
+  return VEC_PAST && u->large && all % 64 == 0;
 }
 
 /* From a run to the next one of a unit; 0 after the last. */
@@ -170,10 +199,10 @@ typedef struct {
   int64_t ld_from, ld_to;
   const rp_real *rope;
   int n, ahead, sign;
-  bool half_from, half_to;
+  bool half_from, half_to, past;
 } turning;
 
-INLINE void turn_piece(const turning *r, const pieces *p, const piece *c, const bool half_from,
+INLINE void turn_piece(const turning *r, const pieces *p, const bool half_from, const piece *c,
                        const bool half, const int first, const int second) {
   const int64_t in = half_from ? 2 : sizeof(rp_real), out = half ? 2 : sizeof(rp_real);
   const uint8_t *from = r->from + c->at * in;
@@ -182,35 +211,26 @@ INLINE void turn_piece(const turning *r, const pieces *p, const piece *c, const 
   for (int t = 0; t < r->n; t++) {
     const uint8_t *far = from + p->apart * in;
     ask(from + r->ahead * r->ld_from, p->apart * in, in);
-    ask_to_write(to + r->ahead * r->ld_to, p->apart * out, out);
+    if (!r->past) ask_to_write(to + r->ahead * r->ld_to, p->apart * out, out);
     two a = half_from ? get(from, true, first) : get_real(from, half, first);
     two b = half_from ? get(far, true, second) : get_real(far, half, second);
     if (r->rope) {
       turn(&a, &b, get_real(rope, half, first), get_real(rope + p->apart, half, first), r->sign);
       rope += p->h;
     }
-    put(to, a, half, first);
-    put(to + p->apart * out, b, half, second);
+    put(to, a, half, first, r->past);
+    put(to + p->apart * out, b, half, second, r->past);
     from += r->ld_from;
     to += r->ld_to;
   }
 }
-static void turn_rows(const turning *r, int heads, int h) {
-  const pieces p = pieces_of(r->rope, heads, h);
-  for (int j = 0; j < p.count; j++) {
-    const piece c = piece_at(&p, j);
-    if (r->half_from && is_whole(&c))
-      turn_piece(r, &p, &c, true, true, TWO, TWO);
-    else if (r->half_from)
-      turn_piece(r, &p, &c, true, true, c.first, c.second);
-    else if (r->half_to && is_whole(&c))
-      turn_piece(r, &p, &c, false, true, TWO, TWO);
-    else if (r->half_to)
-      turn_piece(r, &p, &c, false, true, c.first, c.second);
-    else if (is_whole(&c))
-      turn_piece(r, &p, &c, false, false, TWO, TWO);
+static void turn_rows(const turning *r, const pieces *p) {
+  for (int j = 0; j < p->count; j++) {
+    const piece c = piece_at(p, j);
+    if (r->half_from)
+      BY_PIECE(turn_piece, true, &c, r, p, true);
     else
-      turn_piece(r, &p, &c, false, false, c.first, c.second);
+      BY_PIECE(turn_piece, r->half_to, &c, r, p, false);
   }
 }
 
@@ -243,9 +263,10 @@ typedef struct {
   rp_real *state[RUN]; /* where a token leaves its states; none: nowhere */
   int64_t v;           /* from k~ to v~ there */
   int n, ahead;        /* tokens; to those that come next */
+  bool past;
 } keys_run;
 
-INLINE void keys_piece(const keys_run *r, const pieces *p, const piece *c, two *carry,
+INLINE void keys_piece(const keys_run *r, const pieces *p, two *carry, const piece *c,
                        const bool half, const int first, const int second) {
   const int64_t size = half ? 2 : sizeof(rp_real), far = p->apart * size;
   const uint8_t *k = r->k + c->at * size, *x = r->x + c->at * size, *g = r->g + c->at * size;
@@ -257,22 +278,24 @@ INLINE void keys_piece(const keys_run *r, const pieces *p, const piece *c, two *
     ask(k + ahead, far, size);
     ask(x + ahead, far, size);
     ask(g + ahead, far, size);
-    ask_to_write(to_k + ahead_to, far, size);
-    ask_to_write(to_v + ahead_to, far, size);
+    if (!r->past) {
+      ask_to_write(to_k + ahead_to, far, size);
+      ask_to_write(to_v + ahead_to, far, size);
+    }
     const two g1 = gates(get(g, half, first)), g2 = gates(get(g + far, half, second));
     scan(&k1, g1, get(k, half, first));
     scan(&k2, g2, get(k + far, half, second));
     scan(&v1, g1, get(x, half, first));
     scan(&v2, g2, get(x + far, half, second));
-    put(to_v, v1, half, first);
-    put(to_v + far, v2, half, second);
+    put(to_v, v1, half, first, r->past);
+    put(to_v + far, v2, half, second, r->past);
     two a = k1, b = k2;
     if (r->rope) {
       turn(&a, &b, get_real(rope, half, first), get_real(rope + p->apart, half, first), 1);
       rope += p->h;
     }
-    put(to_k, a, half, first);
-    put(to_k + far, b, half, second);
+    put(to_k, a, half, first, r->past);
+    put(to_k + far, b, half, second, r->past);
     if (r->state[t]) {
       rp_real *state = r->state[t] + c->at;
       put_real(state, k1, half, first);
@@ -294,14 +317,7 @@ INLINE void keys_piece(const keys_run *r, const pieces *p, const piece *c, two *
 static void keys_rows(const keys_run *r, const pieces *p, bool half, two *carry) {
   for (int j = 0; j < p->count; j++) {
     const piece c = piece_at(p, j);
-    if (half && is_whole(&c))
-      keys_piece(r, p, &c, carry + 4 * j, true, TWO, TWO);
-    else if (half)
-      keys_piece(r, p, &c, carry + 4 * j, true, c.first, c.second);
-    else if (is_whole(&c))
-      keys_piece(r, p, &c, carry + 4 * j, false, TWO, TWO);
-    else
-      keys_piece(r, p, &c, carry + 4 * j, false, c.first, c.second);
+    BY_PIECE(keys_piece, half, &c, r, p, carry + 4 * j);
   }
 }
 
@@ -336,6 +352,7 @@ static void gate_keys(const rp_gate_args *a, const unit *u, int32_t t, int n, co
                 .v = kv,
                 .n = n,
                 .ahead = ahead_of(u, t)};
+  r.past = goes_past(u, r.to_k, r.ldk, p->apart, size) && goes_past(u, r.to_v, 0, 0, size);
   for (int j = 0; j < n; j++)
     if (u->row->cell.at && t + j >= u->row->n - a->kv.states) r.state[j] = state_at(a, u, t + j);
   keys_rows(&r, p, is_half(a->p), carry);
@@ -343,19 +360,20 @@ static void gate_keys(const rp_gate_args *a, const unit *u, int32_t t, int n, co
 /* Columns as they are, but turned. */
 static void gate_turn(const rp_gate_args *a, const unit *u, int32_t t, int64_t column, rp_tensor to,
                       int64_t ld, int64_t at, const rp_real *rope, int heads) {
-  const int64_t tok = u->row->tok + t;
-  const int64_t size = rp_dtype_bytes(a->p.dtype);
-  const turning r = {.from = rd(a->p, tok * a->ldp + column + at),
-                     .to = wr(to, tok * ld + at),
-                     .ld_from = a->ldp * size,
-                     .ld_to = ld * size,
-                     .rope = rope,
-                     .n = at_most(u->row->n - t, RUN),
-                     .ahead = ahead_of(u, t),
-                     .sign = 1,
-                     .half_from = is_half(a->p),
-                     .half_to = is_half(a->p)};
-  turn_rows(&r, heads, a->h);
+  const int64_t tok = u->row->tok + t, size = rp_dtype_bytes(a->p.dtype);
+  const pieces p = pieces_of(rope, heads, a->h);
+  turning r = {.from = rd(a->p, tok * a->ldp + column + at),
+               .to = wr(to, tok * ld + at),
+               .ld_from = a->ldp * size,
+               .ld_to = ld * size,
+               .rope = rope,
+               .n = at_most(u->row->n - t, RUN),
+               .ahead = ahead_of(u, t),
+               .sign = 1,
+               .half_from = is_half(a->p),
+               .half_to = is_half(a->p)};
+  r.past = goes_past(u, r.to, r.ld_to, p.apart, size);
+  turn_rows(&r, &p);
 }
 
 static void gate_unit(const rp_gate_args *a, const unit *u, two *carry) {
@@ -378,6 +396,7 @@ static void gate_unit(const rp_gate_args *a, const unit *u, two *carry) {
     }
     gate_turn(a, u, t, col.q, a->q, q, at * group, rope, u->heads * group);
   }
+  vec_past_end();
 }
 
 void RP_DRIVER(gate)(rp_cpu_ctx *c, const void *args) {
@@ -390,9 +409,10 @@ void RP_DRIVER(gate)(rp_cpu_ctx *c, const void *args) {
   const int each = heads_of(&a->rows, a->Hk, a->h, threads);
   const int64_t units = units_of(&a->rows, a->Hk, each);
   const size_t reals = 2 * widest(a->Hk, a->h);
+  const bool large = is_large(a->rows.tokens * ((int64_t)a->H + 2 * a->Hk) * a->h, a->p);
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (int64_t i = 0; i < units; i++) {
-    const unit u = unit_at(row, a->Hk, each, i);
+    const unit u = unit_at(row, a->Hk, each, large, i);
     gate_unit(a, &u, (two *)((rp_real *)c->scratch + (size_t)omp_get_thread_num() * reals));
   }
 }
@@ -418,11 +438,12 @@ typedef struct {
   int64_t ldp, ldk; /* bytes */
   const rp_real *rope;
   int n, ahead; /* tokens; to those that come next */
+  bool past;
 } back_run;
 
 /* The states of a piece after the run from those before it. */
-INLINE void again_piece(const back_run *r, const pieces *p, const piece *c, const two *before,
-                        two *after, const bool half, const int first, const int second) {
+INLINE void again_piece(const back_run *r, const pieces *p, const two *before, two *after,
+                        const piece *c, const bool half, const int first, const int second) {
   const int64_t size = half ? 2 : sizeof(rp_real), far = p->apart * size;
   const uint8_t *k = r->k + c->at * size, *x = r->x + c->at * size, *g = r->g + c->at * size;
   two k1 = before[0], k2 = before[1], v1 = before[2], v2 = before[3];
@@ -446,16 +467,7 @@ static void again_rows(const back_run *r, const pieces *p, bool half, const two 
                        two *after) {
   for (int j = 0; j < p->count; j++) {
     const piece c = piece_at(p, j);
-    const two *from = before + 4 * j;
-    two *to = after + 4 * j;
-    if (half && is_whole(&c))
-      again_piece(r, p, &c, from, to, true, TWO, TWO);
-    else if (half)
-      again_piece(r, p, &c, from, to, true, c.first, c.second);
-    else if (is_whole(&c))
-      again_piece(r, p, &c, from, to, false, TWO, TWO);
-    else
-      again_piece(r, p, &c, from, to, false, c.first, c.second);
+    BY_PIECE(again_piece, half, &c, r, p, before + 4 * j, after + 4 * j);
   }
 }
 
@@ -488,8 +500,8 @@ INLINE two scan_back(two *rk, two *rv, const kept *s, two *dk, two *dv) {
   return dg;
 }
 
-INLINE void back_piece(const back_run *r, const pieces *p, const piece *c, const two *before,
-                       two *carry, const bool half, const int first, const int second) {
+INLINE void back_piece(const back_run *r, const pieces *p, const two *before, two *carry,
+                       const piece *c, const bool half, const int first, const int second) {
   const int64_t size = half ? 2 : sizeof(rp_real), far = p->apart * size;
   const int64_t from = c->at * size, from_real = c->at * (int64_t)sizeof(rp_real);
   const int64_t far_real = p->apart * (int64_t)sizeof(rp_real);
@@ -513,9 +525,11 @@ INLINE void back_piece(const back_run *r, const pieces *p, const piece *c, const
     const int64_t next = at + r->ahead * r->ldp, next_real = at_real + r->ahead * r->ldk;
     ask(r->dk + next_real, far_real, sizeof(rp_real));
     ask(r->dv + next_real, far_real, sizeof(rp_real));
-    ask_to_write(r->to_k + next, far, size);
-    ask_to_write(r->to_x + next, far, size);
-    ask_to_write(r->to_g + next, far, size);
+    if (!r->past) {
+      ask_to_write(r->to_k + next, far, size);
+      ask_to_write(r->to_x + next, far, size);
+      ask_to_write(r->to_g + next, far, size);
+    }
     two a = get_real(r->dk + at_real, half, first);
     two b = get_real(r->dk + at_real + far_real, half, second);
     if (r->rope) {
@@ -524,12 +538,12 @@ INLINE void back_piece(const back_run *r, const pieces *p, const piece *c, const
     }
     two x1 = get_real(r->dv + at_real, half, first);
     two x2 = get_real(r->dv + at_real + far_real, half, second);
-    put(r->to_g + at, scan_back(&rk1, &rv1, &s1[t], &a, &x1), half, first);
-    put(r->to_g + at + far, scan_back(&rk2, &rv2, &s2[t], &b, &x2), half, second);
-    put(r->to_k + at, a, half, first);
-    put(r->to_k + at + far, b, half, second);
-    put(r->to_x + at, x1, half, first);
-    put(r->to_x + at + far, x2, half, second);
+    put(r->to_g + at, scan_back(&rk1, &rv1, &s1[t], &a, &x1), half, first, r->past);
+    put(r->to_g + at + far, scan_back(&rk2, &rv2, &s2[t], &b, &x2), half, second, r->past);
+    put(r->to_k + at, a, half, first, r->past);
+    put(r->to_k + at + far, b, half, second, r->past);
+    put(r->to_x + at, x1, half, first, r->past);
+    put(r->to_x + at + far, x2, half, second, r->past);
   }
   carry[0] = rk1;
   carry[1] = rk2;
@@ -540,51 +554,49 @@ static void back_rows(const back_run *r, const pieces *p, bool half, const two *
                       two *carry) {
   for (int j = 0; j < p->count; j++) {
     const piece c = piece_at(p, j);
-    const two *from = before + 4 * j;
-    two *to = carry + 4 * j;
-    if (half && is_whole(&c))
-      back_piece(r, p, &c, from, to, true, TWO, TWO);
-    else if (half)
-      back_piece(r, p, &c, from, to, true, c.first, c.second);
-    else if (is_whole(&c))
-      back_piece(r, p, &c, from, to, false, TWO, TWO);
-    else
-      back_piece(r, p, &c, from, to, false, c.first, c.second);
+    BY_PIECE(back_piece, half, &c, r, p, before + 4 * j, carry + 4 * j);
   }
 }
 
-static back_run back_run_at(const rp_gate_bwd_args *a, const unit *u, int32_t t, int ahead) {
+static back_run back_run_at(const rp_gate_bwd_args *a, const unit *u, const pieces *p, int32_t t,
+                            int ahead) {
   const int64_t kv = (int64_t)a->Hk * a->h, at = (int64_t)u->head * a->h;
-  const int64_t tok = u->row->tok + t, p = tok * a->ldp + at, d = tok * kv + at;
+  const int64_t tok = u->row->tok + t, from = tok * a->ldp + at, d = tok * kv + at;
+  const int64_t size = rp_dtype_bytes(a->p.dtype);
   const columns col = columns_of(a->H, a->Hk, a->h);
-  return (back_run){.k = rd(a->p, p + col.k),
-                    .x = rd(a->p, p + col.x),
-                    .g = rd(a->p, p + col.g),
-                    .dk = rd(a->dk, d),
-                    .dv = rd(a->dv, d),
-                    .to_k = wr(a->dp, p + col.k),
-                    .to_x = wr(a->dp, p + col.x),
-                    .to_g = wr(a->dp, p + col.g),
-                    .ldp = a->ldp * rp_dtype_bytes(a->p.dtype),
-                    .ldk = kv * (int64_t)sizeof(rp_real),
-                    .rope = rope_at(a->rope, u->row->pos + t, a->h),
-                    .n = at_most(u->row->n - t, RUN),
-                    .ahead = ahead};
+  back_run r = {.k = rd(a->p, from + col.k),
+                .x = rd(a->p, from + col.x),
+                .g = rd(a->p, from + col.g),
+                .dk = rd(a->dk, d),
+                .dv = rd(a->dv, d),
+                .to_k = wr(a->dp, from + col.k),
+                .to_x = wr(a->dp, from + col.x),
+                .to_g = wr(a->dp, from + col.g),
+                .ldp = a->ldp * size,
+                .ldk = kv * (int64_t)sizeof(rp_real),
+                .rope = rope_at(a->rope, u->row->pos + t, a->h),
+                .n = at_most(u->row->n - t, RUN),
+                .ahead = ahead};
+  r.past = goes_past(u, r.to_k, r.ldp, p->apart, size) && goes_past(u, r.to_x, 0, 0, size) &&
+           goes_past(u, r.to_g, 0, 0, size);
+  return r;
 }
 /* Gradients as they are, but turned back. */
 static void gate_bwd_turn(const rp_gate_bwd_args *a, const unit *u, int32_t t, rp_tensor from,
                           int64_t ld, int64_t at, int64_t column, const rp_real *rope, int heads) {
-  const int64_t tok = u->row->tok + t;
-  const turning r = {.from = rd(from, tok * ld + at),
-                     .to = wr(a->dp, tok * a->ldp + column + at),
-                     .ld_from = ld * (int64_t)sizeof(rp_real),
-                     .ld_to = a->ldp * rp_dtype_bytes(a->dp.dtype),
-                     .rope = rope,
-                     .n = at_most(u->row->n - t, RUN),
-                     .ahead = t > 0 ? -RUN : 0,
-                     .sign = -1,
-                     .half_to = is_half(a->dp)};
-  turn_rows(&r, heads, a->h);
+  const int64_t tok = u->row->tok + t, size = rp_dtype_bytes(a->dp.dtype);
+  const pieces p = pieces_of(rope, heads, a->h);
+  turning r = {.from = rd(from, tok * ld + at),
+               .to = wr(a->dp, tok * a->ldp + column + at),
+               .ld_from = ld * (int64_t)sizeof(rp_real),
+               .ld_to = a->ldp * size,
+               .rope = rope,
+               .n = at_most(u->row->n - t, RUN),
+               .ahead = t > 0 ? -RUN : 0,
+               .sign = -1,
+               .half_to = is_half(a->dp)};
+  r.past = goes_past(u, r.to, r.ld_to, p.apart, size);
+  turn_rows(&r, &p);
 }
 
 static void gate_bwd_unit(const rp_gate_bwd_args *a, const unit *u, two *carry, int64_t each) {
@@ -597,12 +609,12 @@ static void gate_bwd_unit(const rp_gate_bwd_args *a, const unit *u, two *carry, 
   two *starts = carry + each;
   memset(carry, 0, (size_t)(a->re ? 2 * each : each) * sizeof *carry);
   for (int64_t i = 0; a->re && i + 1 < runs; i++) {
-    const back_run r = back_run_at(a, u, (int32_t)i * RUN, RUN);
+    const back_run r = back_run_at(a, u, &p, (int32_t)i * RUN, RUN);
     again_rows(&r, &p, is_half(a->p), starts + i * each, starts + (i + 1) * each);
   }
   for (int64_t i = runs - 1; i >= 0; i--) {
     const int32_t t = (int32_t)i * RUN;
-    const back_run r = back_run_at(a, u, t, i > 0 ? -RUN : 0);
+    const back_run r = back_run_at(a, u, &p, t, i > 0 ? -RUN : 0);
     if (a->re) {
       back_rows(&r, &p, is_half(a->p), starts + i * each, carry);
     } else {
@@ -611,6 +623,7 @@ static void gate_bwd_unit(const rp_gate_bwd_args *a, const unit *u, two *carry, 
     }
     gate_bwd_turn(a, u, t, a->dq, q, at * group, col.q, r.rope, u->heads * group);
   }
+  vec_past_end();
 }
 
 void RP_DRIVER(gate_bwd)(rp_cpu_ctx *c, const void *args) {
@@ -623,9 +636,10 @@ void RP_DRIVER(gate_bwd)(rp_cpu_ctx *c, const void *args) {
   const int64_t units = units_of(&a->rows, a->Hk, each);
   const size_t reals = bwd_reals(a);
   const int64_t state = (int64_t)(2 * widest(a->Hk, a->h) / TWO);
+  const bool large = is_large(a->rows.tokens * ((int64_t)a->H + 3 * a->Hk) * a->h, a->dp);
 #pragma omp parallel for num_threads(c->threads) schedule(static)
   for (int64_t i = 0; i < units; i++) {
-    const unit u = unit_at(row, a->Hk, each, i);
+    const unit u = unit_at(row, a->Hk, each, large, i);
     gate_bwd_unit(a, &u, (two *)((rp_real *)c->scratch + (size_t)omp_get_thread_num() * reals),
                   state);
   }

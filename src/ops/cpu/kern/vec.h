@@ -4,6 +4,9 @@
 #define RP_OPS_CPU_KERN_VEC_H
 
 #include <string.h>
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
 
 #include "ops/cpu/kern.h"
 
@@ -93,6 +96,22 @@ static inline vec_words vec_rounded(vec v) {
 static inline void vec_to_halves(void *x, vec even, vec odd) {
   *(vec_words *)x = vec_rounded(even) >> 16 | (vec_rounded(odd) & 0xffff0000u);
 }
+#endif
+
+/* Writes at a multiple of VEC_BYTES past the caches, where the level has that (VEC_PAST): a line written
+ * whole and at once need not be read before. Who wrote so calls vec_past_end before others may read. */
+#if defined(__AVX512F__) && !defined(RP_REAL_DOUBLE)
+enum { VEC_PAST = 1 };
+static inline void vec_store_past(void *x, vec v) { _mm512_stream_ps((float *)x, (__m512)v); }
+static inline void vec_past_end(void) { _mm_sfence(); }
+#elif defined(__AVX2__) && !defined(RP_REAL_DOUBLE)
+enum { VEC_PAST = 1 };
+static inline void vec_store_past(void *x, vec v) { _mm256_stream_ps((float *)x, (__m256)v); }
+static inline void vec_past_end(void) { _mm_sfence(); }
+#else
+enum { VEC_PAST = 0 };
+static inline void vec_store_past(void *x, vec v) { *(vec *)x = v; }
+static inline void vec_past_end(void) {}
 #endif
 
 /* The lanes' sum, halves added until one is left. */
