@@ -27,10 +27,11 @@ typedef struct {
 } two;
 
 INLINE two get(const void *x, const bool half, const int n) {
+  const int64_t size = half ? 2 : sizeof(rp_real);
   rp_real part[TWO];
   if (n < TWO) {
-    memset(part, 0, sizeof part);
-    if (n > 0) memcpy(part, x, (size_t)n * (half ? 2 : sizeof(rp_real)));
+    for (int64_t i = 0; i < TWO * size; i += VEC_BYTES)
+      *(vec *)((uint8_t *)part + i) = vec_load_first((const uint8_t *)x + i, n * size - i);
     x = part;
   }
   if (half) return (two){{vec_halves(x, 0), vec_halves(x, 1)}};
@@ -38,6 +39,7 @@ INLINE two get(const void *x, const bool half, const int n) {
 }
 /* past: past the caches (goes_past). */
 INLINE void put(void *to, const two t, const bool half, const int n, const bool past) {
+  const int64_t size = half ? 2 : sizeof(rp_real);
   rp_real part[TWO];
   void *x = n < TWO || past ? part : to;
   if (half) {
@@ -46,12 +48,14 @@ INLINE void put(void *to, const two t, const bool half, const int n, const bool 
     ((vec *)x)[0] = t.v[0];
     ((vec *)x)[1] = t.v[1];
   }
-  const size_t size = half ? 2 : sizeof(rp_real);
-  if (n == TWO && past)
-    for (size_t i = 0; i < TWO * size / VEC_BYTES; i++)
-      vec_store_past((vec *)to + i, ((const vec *)part)[i]);
-  else if (n < TWO && n > 0)
-    memcpy(to, part, (size_t)n * size);
+  for (int64_t i = 0; (n < TWO || past) && i < TWO * size; i += VEC_BYTES) {
+    const vec v = *(const vec *)((const uint8_t *)part + i);
+    uint8_t *at = (uint8_t *)to + i;
+    if (n < TWO)
+      vec_store_first(at, v, n * size - i);
+    else
+      vec_store_past(at, v);
+  }
 }
 /* From and to real, kept in the order of `half`. */
 INLINE two get_real(const void *x, const bool half, const int n) {
@@ -99,8 +103,9 @@ INLINE void turn(two *a, two *b, const two cosine, const two sine, const int sig
 
 /* ---- pieces ---- */
 
-/* A piece is TWO channels and the TWO that turn with them, `apart` further on; less at the end of a
- * head. Without a rotation all heads are one. */
+/* A piece is TWO channels and the TWO that turn with them, half a head (`apart`) further on; less at
+ * the end of a head. What a piece is follows from h alone, so that a channel's sums have the same bits
+ * in every unit. */
 typedef struct {
   int count, per; /* per head */
   int h, apart;
@@ -109,10 +114,9 @@ typedef struct {
   int at, i;         /* first channel, and that within the head */
   int first, second; /* how many here and further on */
 } piece;
-static pieces pieces_of(bool turned, int heads, int h) {
-  const int w = turned ? h : heads * h, apart = turned ? h / 2 : (w + TWO - 1) / (2 * TWO) * TWO;
-  const int per = ((turned ? apart : w - apart) + TWO - 1) / TWO;
-  return (pieces){turned ? heads * per : per, per, w, apart};
+static pieces pieces_of(int heads, int h) {
+  const int apart = (h + 1) / 2, per = (apart + TWO - 1) / TWO;
+  return (pieces){heads * per, per, h, apart};
 }
 static int at_most(int n, int most) { return n < most ? n : most; }
 static piece piece_at(const pieces *p, int j) {
@@ -361,7 +365,7 @@ static void gate_keys(const rp_gate_args *a, const unit *u, int32_t t, int n, co
 static void gate_turn(const rp_gate_args *a, const unit *u, int32_t t, int64_t column, rp_tensor to,
                       int64_t ld, int64_t at, const rp_real *rope, int heads) {
   const int64_t tok = u->row->tok + t, size = rp_dtype_bytes(a->p.dtype);
-  const pieces p = pieces_of(rope, heads, a->h);
+  const pieces p = pieces_of(heads, a->h);
   turning r = {.from = rd(a->p, tok * a->ldp + column + at),
                .to = wr(to, tok * ld + at),
                .ld_from = a->ldp * size,
@@ -381,7 +385,7 @@ static void gate_unit(const rp_gate_args *a, const unit *u, two *carry) {
   const int h = a->h, group = a->H / a->Hk;
   const int64_t q = (int64_t)a->H * h, kv = (int64_t)a->Hk * h, at = (int64_t)u->head * h;
   const columns col = columns_of(a->H, a->Hk, h);
-  const pieces p = pieces_of(a->rope.at, u->heads, h);
+  const pieces p = pieces_of(u->heads, h);
   const bool goes_on = a->re && row->cell.at && row->pos > 0;
   carry_in(&p, goes_on ? state_at(a, u, -1) : NULL, kv, is_half(a->p), carry);
   for (int32_t t = 0; t < row->n; t += RUN) {
@@ -585,7 +589,7 @@ static back_run back_run_at(const rp_gate_bwd_args *a, const unit *u, const piec
 static void gate_bwd_turn(const rp_gate_bwd_args *a, const unit *u, int32_t t, rp_tensor from,
                           int64_t ld, int64_t at, int64_t column, const rp_real *rope, int heads) {
   const int64_t tok = u->row->tok + t, size = rp_dtype_bytes(a->dp.dtype);
-  const pieces p = pieces_of(rope, heads, a->h);
+  const pieces p = pieces_of(heads, a->h);
   turning r = {.from = rd(from, tok * ld + at),
                .to = wr(a->dp, tok * a->ldp + column + at),
                .ld_from = ld * (int64_t)sizeof(rp_real),
@@ -604,7 +608,7 @@ static void gate_bwd_unit(const rp_gate_bwd_args *a, const unit *u, two *carry, 
   const int h = a->h, group = a->H / a->Hk;
   const int64_t q = (int64_t)a->H * h, kv = (int64_t)a->Hk * h, at = (int64_t)u->head * h;
   const columns col = columns_of(a->H, a->Hk, h);
-  const pieces p = pieces_of(a->rope.at, u->heads, h);
+  const pieces p = pieces_of(u->heads, h);
   const int64_t runs = runs_of(row->n);
   two *starts = carry + each;
   memset(carry, 0, (size_t)(a->re ? 2 * each : each) * sizeof *carry);

@@ -98,6 +98,30 @@ static inline void vec_to_halves(void *x, vec even, vec odd) {
 }
 #endif
 
+/* The first n bytes at x, and 0; those to x. n may be less than 0 or more than VEC_BYTES. Nothing else there
+ * is touched. */
+static inline size_t vec_bytes(int64_t n) {
+  return n < 0 ? 0 : n < VEC_BYTES ? (size_t)n : (size_t)VEC_BYTES;
+}
+#if defined(__AVX512F__)
+static inline __mmask64 vec_mask(int64_t n) {
+  return n <= 0 ? 0 : ~(uint64_t)0 >> (VEC_BYTES - vec_bytes(n));
+}
+static inline vec vec_load_first(const void *x, int64_t n) {
+  return (vec)_mm512_maskz_loadu_epi8(vec_mask(n), x);
+}
+static inline void vec_store_first(void *x, vec v, int64_t n) {
+  _mm512_mask_storeu_epi8(x, vec_mask(n), (__m512i)v);
+}
+#else
+static inline vec vec_load_first(const void *x, int64_t n) {
+  vec v = {0};
+  memcpy(&v, x, vec_bytes(n));
+  return v;
+}
+static inline void vec_store_first(void *x, vec v, int64_t n) { memcpy(x, &v, vec_bytes(n)); }
+#endif
+
 /* Writes at a multiple of VEC_BYTES past the caches, where the level has that (VEC_PAST): a line written
  * whole and at once need not be read before. Who wrote so calls vec_past_end before others may read. */
 #if defined(__AVX512F__) && !defined(RP_REAL_DOUBLE)
