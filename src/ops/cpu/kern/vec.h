@@ -43,12 +43,12 @@ static inline int vec_split_at(int i) {
   return i / (2 * VEC) * (2 * VEC) + i % 2 * VEC + i % (2 * VEC) / 2;
 }
 
-/* The values of a function of one lane. gcc makes one vector of it. */
+/* The values of a function of one lane. gcc makes a vector of the loop, but not once it is unrolled. */
 #define VEC_MAP(v, f) \
   do { \
     rp_real lane[VEC]; \
     memcpy(lane, &(v), sizeof lane); \
-    for (int l = 0; l < VEC; l++) lane[l] = f(lane[l]); \
+    _Pragma("GCC unroll 1") for (int l = 0; l < VEC; l++) lane[l] = f(lane[l]); \
     memcpy(&(v), lane, sizeof lane); \
   } while (0)
 
