@@ -53,30 +53,30 @@ static inline int vec_split_at(int i) {
   } while (0)
 
 /* Two vectors that lie side by side become the even and the odd elements (split order), and back. */
-#ifdef RP_REAL_DOUBLE
-typedef int64_t vec_at __attribute__((vector_size(VEC_BYTES)));
-#define VEC_COUNT 0, 1
-#else
-typedef int32_t vec_at __attribute__((vector_size(VEC_BYTES)));
-#if defined(__AVX512F__)
-#define VEC_COUNT 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
+#if defined(RP_REAL_DOUBLE)
+#define VEC_INDICES(f) f(0), f(1)
+#elif defined(__AVX512F__)
+#define VEC_INDICES(f) \
+  f(0), f(1), f(2), f(3), f(4), f(5), f(6), f(7), f(8), f(9), f(10), f(11), f(12), f(13), f(14), \
+      f(15)
 #elif defined(__AVX2__)
-#define VEC_COUNT 0, 1, 2, 3, 4, 5, 6, 7
+#define VEC_INDICES(f) f(0), f(1), f(2), f(3), f(4), f(5), f(6), f(7)
 #else
-#define VEC_COUNT 0, 1, 2, 3
+#define VEC_INDICES(f) f(0), f(1), f(2), f(3)
 #endif
-#endif
+#define VEC_EVEN(i) 2 * (i)
+#define VEC_ODD(i) 2 * (i) + 1
+#define VEC_LOW(i) (i) / 2 + (i) % 2 * VEC
+#define VEC_HIGH(i) VEC / 2 + (i) / 2 + (i) % 2 * VEC
 static inline void vec_split(vec *a, vec *b) {
-  const vec_at even = (vec_at){VEC_COUNT} * 2;
   const vec x = *a, y = *b;
-  *a = __builtin_shuffle(x, y, even);
-  *b = __builtin_shuffle(x, y, even + 1);
+  *a = __builtin_shufflevector(x, y, VEC_INDICES(VEC_EVEN));
+  *b = __builtin_shufflevector(x, y, VEC_INDICES(VEC_ODD));
 }
 static inline void vec_unsplit(vec *a, vec *b) {
-  const vec_at count = {VEC_COUNT}, low = (count >> 1) + (count & 1) * VEC;
   const vec x = *a, y = *b;
-  *a = __builtin_shuffle(x, y, low);
-  *b = __builtin_shuffle(x, y, low + VEC / 2);
+  *a = __builtin_shufflevector(x, y, VEC_INDICES(VEC_LOW));
+  *b = __builtin_shufflevector(x, y, VEC_INDICES(VEC_HIGH));
 }
 
 /* 2 VEC values in split order to bfloat16 at x, rounded to nearest even; NaN stays NaN. */
