@@ -202,9 +202,109 @@ static void backward_levels_agree(void **state) {
   }
 }
 
+/* n values of a few drawn ones over and over. */
+static rp_tensor repeated(rp_rng *r, rp_dtype dtype, int64_t n) {
+  enum { DRAWN = 9973 };
+  const rp_tensor from = kern_normal(r, dtype, dtype, DRAWN, 1.5), to = kern_tensor(dtype, n);
+  const int64_t each = rp_dtype_bytes(dtype);
+  for (int64_t i = 0; i < n; i += DRAWN)
+    memcpy((char *)to.p.at + i * each, (const char *)from.p.at,
+           (size_t)((n - i < DRAWN ? n - i : DRAWN) * each));
+  return to;
+}
+static rp_tensor further(rp_tensor t, int64_t n) {
+  return (rp_tensor){{t.p.at + (uintptr_t)(n * rp_dtype_bytes(t.dtype))}, t.dtype};
+}
+static rp_gate_args row_of(const rp_gate_args *f, const rp_row *row) {
+  rp_gate_args a = *f;
+  a.rows = (rp_rows){kern_alloc(sizeof *row), 1, row->n, row->n};
+  *(rp_row *)a.rows.row.at = (rp_row){.n = row->n};
+  a.p = further(f->p, row->tok * f->ldp);
+  a.q = further(f->q, (int64_t)row->tok * f->H * f->h);
+  a.k = further(f->k, (int64_t)row->tok * f->Hk * f->h);
+  a.v = further(f->v, (int64_t)row->tok * f->Hk * f->h);
+  return a;
+}
+static rp_gate_bwd_args row_of_bwd(const rp_gate_bwd_args *f, const rp_row *row) {
+  rp_gate_bwd_args a = *f;
+  a.rows = (rp_rows){kern_alloc(sizeof *row), 1, row->n, row->n};
+  *(rp_row *)a.rows.row.at = (rp_row){.n = row->n};
+  a.p = further(f->p, row->tok * f->ldp);
+  a.dp = further(f->dp, row->tok * f->ldp);
+  a.dq = further(f->dq, (int64_t)row->tok * f->H * f->h);
+  a.dk = further(f->dk, (int64_t)row->tok * f->Hk * f->h);
+  a.dv = further(f->dv, (int64_t)row->tok * f->Hk * f->h);
+  return a;
+}
+static void assert_same(rp_tensor a, rp_tensor b, int64_t n) {
+  assert_memory_equal(a.p.at, b.p.at, (size_t)(n * rp_dtype_bytes(a.dtype)));
+}
+
+/* shift: what is written begins at that element of a line. */
+static void check_large(const kern_level *l, rp_dtype compute, int shift) {
+  const int each = compute == RP_BF16 ? 10950 : 5475;
+  const shape s = {3, {each, each + 1, each - 1}, 2, 1, 128, 1, 1, 3 * each, each + 1};
+  const int64_t n = s.tokens, nq = n * s.H * s.h, nk = n * s.Hk * s.h;
+  rp_rng r = check_rng(4);
+  shape drawn = s;
+  drawn.rows = drawn.tokens = drawn.n[0] = 1; /* for the rotation: all but the tensors */
+  rp_gate_args f = forward_for(&drawn, r, l->real, compute, compute);
+  f.rows = (rp_rows){kern_alloc(3 * sizeof(rp_row)), 3, s.tokens, s.longest};
+  rp_row *row = (rp_row *)f.rows.row.at;
+  for (int i = 0, tok = 0; i < 3; tok += s.n[i++]) row[i] = (rp_row){.tok = tok, .n = s.n[i]};
+  f.ldp = width_of(&s) - 3 + shift;
+  f.p = repeated(&r, compute, n * f.ldp);
+  f.q = further(kern_tensor(compute, nq + shift), shift);
+  f.k = further(kern_tensor(compute, nk + shift), shift);
+  f.v = further(kern_tensor(compute, nk + shift), shift);
+  rp_gate_args alone = f;
+  alone.q = kern_tensor(compute, nq);
+  alone.k = kern_tensor(compute, nk);
+  alone.v = kern_tensor(compute, nk);
+  rp_gate_bwd_args b = {.rows = f.rows,
+                        .H = s.H,
+                        .Hk = s.Hk,
+                        .h = s.h,
+                        .re = 1,
+                        .ldp = f.ldp,
+                        .p = f.p,
+                        .rope = f.rope,
+                        .dq = repeated(&r, l->real, nq),
+                        .dk = repeated(&r, l->real, nk),
+                        .dv = repeated(&r, l->real, nk),
+                        .dp = kern_const(compute, n * f.ldp, 7)};
+  rp_gate_bwd_args b_alone = b;
+  b_alone.dp = kern_const(compute, n * f.ldp, 7);
+  kern_run(l, RP_OP_gate, &f, 2);
+  kern_run(l, RP_OP_gate_bwd, &b, 2);
+  for (int i = 0; i < 3; i++) {
+    const rp_gate_args one = row_of(&alone, &row[i]);
+    const rp_gate_bwd_args one_bwd = row_of_bwd(&b_alone, &row[i]);
+    kern_run(l, RP_OP_gate, &one, 1);
+    kern_run(l, RP_OP_gate_bwd, &one_bwd, 1);
+  }
+  assert_same(f.q, alone.q, nq);
+  assert_same(f.k, alone.k, nk);
+  assert_same(f.v, alone.v, nk);
+  assert_same(b.dp, b_alone.dp, n * f.ldp);
+  kern_free_all();
+}
+/* Over 32 MiB go past the caches where lines are written whole: the same bits as row by row. */
+static void large_is_many_small(void **state) {
+  (void)state;
+  kern_level l[4];
+  const int levels = kern_levels(l);
+  for (int i = 1; i < levels; i++)
+    for (int shift = 0; shift < 2; shift++) {
+      check_large(&l[i], RP_F32, shift);
+      check_large(&l[i], RP_BF16, shift);
+    }
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(forward_is_the_formula),
     cmocka_unit_test(backward_is_the_slope),
     cmocka_unit_test(backward_levels_agree),
+    cmocka_unit_test(large_is_many_small),
 };
 CHECK_MAIN(tests)

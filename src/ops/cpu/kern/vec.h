@@ -4,7 +4,7 @@
 #define RP_OPS_CPU_KERN_VEC_H
 
 #include <string.h>
-#ifdef __AVX512BF16__
+#if defined(__AVX2__)
 #include <immintrin.h>
 #endif
 
@@ -95,10 +95,10 @@ static inline int vec_split_at(int i) {
      __builtin_shufflevector(a, b, VEC_LANES(VEC_OTHER, d)))
 
 static inline vec vec_plus(vec a, vec b) { return a + b; }
-typedef __typeof__((vec){0} > (vec){0}) vec_mask;
+typedef __typeof__((vec){0} > (vec){0}) vec_truth;
 static inline vec vec_larger(vec a, vec b) {
-  const vec_mask m = a > b;
-  return (vec)((m & (vec_mask)a) | (~m & (vec_mask)b));
+  const vec_truth m = a > b;
+  return (vec)((m & (vec_truth)a) | (~m & (vec_truth)b));
 }
 
 /* The lanes' sum, halves added until one is left. */
@@ -122,5 +122,89 @@ static inline rp_real vec_max(vec v) {
   if (VEC > 2) v = VEC_MEET(vec_larger, v, v, 2 % VEC);
   return VEC_MEET(vec_larger, v, v, 1)[0];
 }
+
+/* The values of a function of one lane. gcc makes a vector of the loop, but not once it is unrolled. */
+#define VEC_MAP(v, f) \
+  do { \
+    rp_real lane[VEC]; \
+    memcpy(lane, &(v), sizeof lane); \
+    _Pragma("GCC unroll 1") for (int l = 0; l < VEC; l++) lane[l] = f(lane[l]); \
+    memcpy(&(v), lane, sizeof lane); \
+  } while (0)
+
+/* Two vectors that lie side by side become the even and the odd elements (split order), and back. */
+#define VEC_EVEN(l, d) 2 * (l)
+#define VEC_ODD(l, d) 2 * (l) + 1
+#define VEC_LOW(l, d) (l) / 2 + (l) % 2 * VEC
+#define VEC_HIGH(l, d) VEC / 2 + (l) / 2 + (l) % 2 * VEC
+static inline void vec_split(vec *a, vec *b) {
+  const vec x = *a, y = *b;
+  *a = __builtin_shufflevector(x, y, VEC_LANES(VEC_EVEN, 0));
+  *b = __builtin_shufflevector(x, y, VEC_LANES(VEC_ODD, 0));
+}
+static inline void vec_unsplit(vec *a, vec *b) {
+  const vec x = *a, y = *b;
+  *a = __builtin_shufflevector(x, y, VEC_LANES(VEC_LOW, 0));
+  *b = __builtin_shufflevector(x, y, VEC_LANES(VEC_HIGH, 0));
+}
+
+/* 2 VEC values in split order to bfloat16 at x, rounded to nearest even; NaN stays NaN. */
+#ifdef RP_REAL_DOUBLE
+static inline void vec_to_halves(void *x, vec even, vec odd) {
+  for (int l = 0; l < VEC; l++) {
+    ((uint16_t *)x)[2 * l] = rp_f32_to_bf16((float)even[l]);
+    ((uint16_t *)x)[2 * l + 1] = rp_f32_to_bf16((float)odd[l]);
+  }
+}
+#else
+/* In the upper half of each word. */
+static inline vec_words vec_rounded(vec v) {
+  const vec_words u = (vec_words)v, nan = (vec_words)(v != v);
+  return (u + 0x7fffu + ((u >> 16) & 1)) | (nan & 0x7fc00000u);
+}
+static inline void vec_to_halves(void *x, vec even, vec odd) {
+  *(vec_words *)x = vec_rounded(even) >> 16 | (vec_rounded(odd) & 0xffff0000u);
+}
+#endif
+
+/* The first n bytes at x, and 0; those to x. n may be less than 0 or more than VEC_BYTES. Nothing else there
+ * is touched. */
+static inline size_t vec_bytes(int64_t n) {
+  return n < 0 ? 0 : n < VEC_BYTES ? (size_t)n : (size_t)VEC_BYTES;
+}
+#if defined(__AVX512F__)
+static inline __mmask64 vec_mask(int64_t n) {
+  return n <= 0 ? 0 : ~(uint64_t)0 >> (VEC_BYTES - vec_bytes(n));
+}
+static inline vec vec_load_first(const void *x, int64_t n) {
+  return (vec)_mm512_maskz_loadu_epi8(vec_mask(n), x);
+}
+static inline void vec_store_first(void *x, vec v, int64_t n) {
+  _mm512_mask_storeu_epi8(x, vec_mask(n), (__m512i)v);
+}
+#else
+static inline vec vec_load_first(const void *x, int64_t n) {
+  vec v = {0};
+  memcpy(&v, x, vec_bytes(n));
+  return v;
+}
+static inline void vec_store_first(void *x, vec v, int64_t n) { memcpy(x, &v, vec_bytes(n)); }
+#endif
+
+/* Writes at a multiple of VEC_BYTES past the caches, where the level has that (VEC_PAST): a line written
+ * whole and at once need not be read before. Who wrote so calls vec_past_end before others may read. */
+#if defined(__AVX512F__) && !defined(RP_REAL_DOUBLE)
+enum { VEC_PAST = 1 };
+static inline void vec_store_past(void *x, vec v) { _mm512_stream_ps((float *)x, (__m512)v); }
+static inline void vec_past_end(void) { _mm_sfence(); }
+#elif defined(__AVX2__) && !defined(RP_REAL_DOUBLE)
+enum { VEC_PAST = 1 };
+static inline void vec_store_past(void *x, vec v) { _mm256_stream_ps((float *)x, (__m256)v); }
+static inline void vec_past_end(void) { _mm_sfence(); }
+#else
+enum { VEC_PAST = 0 };
+static inline void vec_store_past(void *x, vec v) { *(vec *)x = v; }
+static inline void vec_past_end(void) {}
+#endif
 
 #endif
