@@ -305,7 +305,7 @@ rp_status rp_cold_open(rp_cold *c, double seconds, rp_error *err) {
 }
 
 void rp_cold_run(rp_cold *c) {
-  if (c->at) read_once(c->at, c->n, rp_threads(), &c->sum);
+  if (c->at) read_once(c->at, c->n, rp_threads(), 4, &c->sum);
 }
 
 void rp_cold_close(rp_cold *c) {
