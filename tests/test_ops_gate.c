@@ -292,7 +292,7 @@ static void check_large(const kern_level *l, rp_dtype compute, int shift) {
 /* Over 32 MiB go past the caches where lines are written whole: the same bits as row by row. */
 static void large_is_many_small(void **state) {
   (void)state;
-  kern_level l[4];
+  kern_level l[KERN_LEVELS];
   const int levels = kern_levels(l);
   for (int i = 1; i < levels; i++)
     for (int shift = 0; shift < 2; shift++) {

@@ -15,14 +15,14 @@ typedef struct {
 
 enum { RATES = 5 };
 
-/* A device keeps the way that it was opened with. */
-static rp_status product(rp_bf16_way way, double seconds, double *out, rp_error *err) {
+/* By a device of its own: it keeps the threads and the way that it was opened with. way -1: float32. */
+static rp_status product(int way, double seconds, double *out, rp_error *err) {
   rp_device *d;
-  rp_bf16_way_force((int)way);
+  rp_bf16_way_force(way);
   rp_status st = rp_device_open(&d, RP_DEVICE_CPU, err);
   rp_bf16_way_force(-1);
   if (st) return st;
-  st = rp_product_rate(d, RP_BF16, seconds, out, err);
+  st = rp_product_rate(d, way < 0 ? RP_F32 : RP_BF16, seconds, out, err);
   rp_device_close(d);
   return st;
 }
@@ -31,7 +31,7 @@ static rp_status product(rp_bf16_way way, double seconds, double *out, rp_error 
 static rp_status measure(rp_device *d, double seconds, double out[RATES], rp_error *err) {
   const bool dot = rp_products_there() && rp_cpu_now() == RP_CPU_AVX512_BF16;
   out[1] = 0;
-  RP_TRY(rp_product_rate(d, RP_F32, seconds, &out[0], err));
+  RP_TRY(product(-1, seconds, &out[0], err));
   if (dot) RP_TRY(product(RP_BF16_DOT, seconds, &out[1], err));
   RP_TRY(product(RP_BF16_WIDEN, seconds, &out[2], err));
   return rp_memory_rate(d, seconds, &out[3], &out[4], err);

@@ -67,7 +67,7 @@ static void add_text(rp_str *b, const rp_cpu_info *cpu, const gpus *g) {
   rp_str_addf(b, "kernels     %s", rp_cpu_level_name(rp_cpu_now()));
   if (rp_cpu_now() != rp_cpu_best())
     rp_str_addf(b, " (RATPLUS_CPU; the processor has %s)", rp_cpu_level_name(rp_cpu_best()));
-  rp_str_addf(b, "%s%s\n", cpu->avx512_bf16 ? ", AVX512-BF16" : "", cpu->amx_bf16 ? ", AMX" : "");
+  rp_str_addf(b, "%s\n", cpu->amx_bf16 ? ", AMX" : "");
   rp_str_addf(b, "products    %s; bfloat16: %s (%s)\n", rp_products_name(), rp_bf16_way_name(way),
               reason_of(why));
   rp_str_addf(b, "threads     %d of %d cores", rp_threads(), cpu->cores);
