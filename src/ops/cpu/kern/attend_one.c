@@ -1,9 +1,9 @@
 /* attend_one.c - attention of rows of one token: what a step of decoding does.
  *
  * Such a row reads every key it sees once, and that is the time it takes: keys and values are read
- * where they lie and in that order, widened in registers, by as many units as there are key-value heads. Where these
- * are few, the keys of a head are shared out over parts, merged in order. How many parts depends on
- * the row's keys and on the number of rows only, so the threads change nothing. */
+ * where they lie and in that order, widened in registers, by as many units as there are key-value
+ * heads. Where these are few, the keys of a head are shared out over parts, merged in order. How many
+ * parts depends on the row's keys and on the number of rows only, so the threads change nothing. */
 #include "ops/cpu/kern/lanes.h"
 #include "ops/cpu/kern/vec.h"
 #include "pattern/segs.h"
