@@ -1,5 +1,5 @@
-/* vec.h - vectors of real as wide as the level's registers, loaded from any element. Included by
- * kern/ sources only. */
+/* vec.h - vectors of real as wide as the level's registers, loaded from any element, also of bfloat16.
+ * Included by kern/ sources only. */
 #ifndef RP_OPS_CPU_KERN_VEC_H
 #define RP_OPS_CPU_KERN_VEC_H
 
@@ -17,7 +17,7 @@ enum { VEC_BYTES = 32 };
 #else
 enum { VEC_BYTES = 16 };
 #endif
-typedef rp_real vec __attribute__((vector_size(VEC_BYTES), may_alias, aligned(sizeof(rp_real))));
+typedef rp_real vec __attribute__((vector_size(VEC_BYTES), may_alias, aligned(2)));
 enum { VEC = VEC_BYTES / (int)sizeof(rp_real) };
 
 /* What a product of two vectors adds to a sum. A slot of a vector is a real; at the level avx512_bf16 it
