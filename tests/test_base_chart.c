@@ -81,10 +81,10 @@ static void lengths_and_long_labels(void **state) {
   assert_non_null(strstr(narrow, ">4K<"));
   assert_non_null(strstr(narrow, ">256K<"));
   assert_non_null(strstr(narrow, ">1000000<"));
-  assert_non_null(strstr(narrow, "width=\"860\""));
+  assert_non_null(strstr(narrow, "width=\"876\""));
   s[0].label = "bfloat16 D=16,W=256,I=4 x8: T^1.00";
   check_ok(rp_chart_svg(&c, &wide, &err), err);
-  assert_null(strstr(wide, "width=\"860\""));
+  assert_null(strstr(wide, "width=\"876\""));
   rp_free(narrow);
   rp_free(wide);
 }

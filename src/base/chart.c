@@ -4,7 +4,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { PLOT = 568, HEIGHT = 460, LEFT = 76, RIGHT = 216, TOP = 52, BOTTOM = 62, TICKS = 6 };
+enum { PLOT = 568, HEIGHT = 460, LEFT = 92, RIGHT = 216, TOP = 52, BOTTOM = 62, TICKS = 6 };
 
 /* One axis: values low..high (their logarithms on a log axis) to pixels. */
 typedef struct {
