@@ -50,7 +50,8 @@ set_source_files_properties(${PROJECT_SOURCE_DIR}/src/ops/cpu/kern/few.c PROPERT
 
 if(kernels)
   ratplus_kernels(ref -DRP_LEVEL=ref)
-  ratplus_kernels(ref64 -DRP_LEVEL=ref64 -DRP_REAL_DOUBLE=1 $<$<NOT:$<CONFIG:Debug>>:-Os>) # the oracle need not be fast
+  # The oracle need not be fast, but the program small.
+  ratplus_kernels(ref64 -DRP_LEVEL=ref64 -DRP_REAL_DOUBLE=1 $<$<NOT:$<CONFIG:Debug>>:-Os>)
   if(RATPLUS_X86)
     ratplus_kernels(avx2 -DRP_LEVEL=avx2 -mavx2 -mfma -mf16c -ffp-contract=fast)
     set(avx512 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c

@@ -15,8 +15,8 @@ typedef enum {
 
 rp_cpu_level rp_cpu_best(void); /* what the processor can do */
 rp_cpu_level rp_cpu_now(void);  /* best, capped by RATPLUS_CPU and rp_cpu_cap */
-void rp_cpu_cap(
-    rp_cpu_level cap); /* tests and benchmarks: caps further; RP_CPU_AVX512_BF16 lifts it */
+/* Tests and benchmarks: caps further; RP_CPU_AVX512_BF16 lifts it. */
+void rp_cpu_cap(rp_cpu_level cap);
 const char *rp_cpu_level_name(rp_cpu_level level);
 
 typedef struct {

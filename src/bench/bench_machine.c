@@ -1,4 +1,6 @@
 /* bench_machine.c - what the machine can do: products and memory, by one thread and by all. */
+#include <string.h>
+
 #include "base/cpu.h"
 #include "base/json.h"
 #include "bench/figure.h"
@@ -15,11 +17,11 @@ typedef struct {
 
 enum { RATES = 5 };
 
-/* By a device of its own: it keeps the threads and the way that it was opened with. way -1: float32. */
-static rp_status product(int way, double seconds, double *out, rp_error *err) {
+/* By a device opened anew: it keeps the threads and the way that it was opened with. way -1: float32. */
+static rp_status product(const char *device, int way, double seconds, double *out, rp_error *err) {
   rp_device *d;
   rp_bf16_way_force(way);
-  rp_status st = rp_device_open(&d, RP_DEVICE_CPU, err);
+  rp_status st = rp_bench_device(&d, device, true, err);
   rp_bf16_way_force(-1);
   if (st) return st;
   st = rp_product_rate(d, way < 0 ? RP_F32 : RP_BF16, seconds, out, err);
@@ -27,13 +29,15 @@ static rp_status product(int way, double seconds, double *out, rp_error *err) {
   return st;
 }
 
-/* With as many threads as are in force now. */
-static rp_status measure(rp_device *d, double seconds, double out[RATES], rp_error *err) {
-  const bool dot = rp_products_there() && rp_cpu_now() == RP_CPU_AVX512_BF16;
+/* With as many threads as are in force now. A level by name has no library, whose way dot is. */
+static rp_status measure(rp_device *d, const char *device, double seconds, double out[RATES],
+                         rp_error *err) {
+  const bool library = rp_products_there() && strncmp(rp_device_name(d), "cpu-", 4) != 0;
   out[1] = 0;
-  RP_TRY(product(-1, seconds, &out[0], err));
-  if (dot) RP_TRY(product(RP_BF16_DOT, seconds, &out[1], err));
-  RP_TRY(product(RP_BF16_WIDEN, seconds, &out[2], err));
+  RP_TRY(product(device, -1, seconds, &out[0], err));
+  if (library && rp_cpu_now() == RP_CPU_AVX512_BF16)
+    RP_TRY(product(device, RP_BF16_DOT, seconds, &out[1], err));
+  RP_TRY(product(device, RP_BF16_WIDEN, seconds, &out[2], err));
   return rp_memory_rate(d, seconds, &out[3], &out[4], err);
 }
 
@@ -104,10 +108,10 @@ static rp_status bench_processor(const rp_bench_opts *opts, rp_device *d, double
                    {"memory, copy", "GB/s", 0, 0}};
   double one[RATES], all[RATES];
   const int threads = rp_threads();
-  rp_status st = measure(d, seconds, all, err);
+  rp_status st = measure(d, opts->device, seconds, all, err);
   if (!st && threads > 1) {
     rp_threads_set(1);
-    st = measure(d, seconds, one, err);
+    st = measure(d, opts->device, seconds, one, err);
     rp_threads_set(threads);
   }
   if (st) return st;

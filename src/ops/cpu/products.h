@@ -21,8 +21,9 @@ size_t rp_products_scratch(rp_products *p, const rp_gemm_args *a);
 const char *rp_products_name(void);
 
 /* Products of bfloat16 with float32 sums run through the processor's bfloat16 dot product (or AMX), or
- * through float32 multiply-adds on panels widened while they are packed (kern/gemm.c). The products are the same, only the sums
- * round differently. */
+ * through float32 multiply-adds on panels widened while they are packed (kern/gemm.c). The products
+ * are the same, only the sums round differently. The way dot also means the kernels of the level
+ * avx512_bf16 (kern.h), with or without a library; large products need the library for it. */
 typedef enum { RP_BF16_WIDEN, RP_BF16_DOT } rp_bf16_way;
 const char *rp_bf16_way_name(rp_bf16_way way); /* "widen", "dot" */
 

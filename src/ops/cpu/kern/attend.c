@@ -48,13 +48,10 @@ static work work_at(uint8_t *scratch, int thread, int h) {
 }
 size_t RP_SCRATCH(attend)(const rp_cpu_ctx *c, const void *args) {
   const rp_attend_args *a = args;
+  if (PAIRS && a->q.dtype != RP_BF16) return RP_BASE_NAME(rp_attend_scratch)(c, a);
   const size_t tiles = (size_t)c->threads * work_reals(a->h) * sizeof(rp_real);
   const size_t ones = RP_BASE_NAME(rp_attend_one_scratch)(c, a);
-  const size_t most = tiles > ones ? tiles : ones;
-#if defined(__AVX512BF16__)
-  if (a->q.dtype != RP_BF16) return RP_BASE_NAME(rp_attend_scratch)(c, a);
-#endif
-  return most;
+  return tiles > ones ? tiles : ones;
 }
 
 /* The scores that queries [from, to) do not see, for a key outside [t - far, t - near], become -inf. */
@@ -163,7 +160,8 @@ static void own_keys(const job *j, const work *w, const tile *t, const rp_seg *g
   const int ld = j->ld, h = a->h;
   const int from = g->pos > t->t0 ? g->pos - t->t0 : 0, end = g->pos + g->count - t->t0;
   const int64_t tok = j->row.tok + t->t0 - j->row.pos;
-  pack_rows(w->q, a->q, (tok * a->H + j->head) * h, (int64_t)a->H * h, t->nq, h, ld);
+  if (PAIRS) /* else open_tile has left them so */
+    pack_rows(w->q, a->q, (tok * a->H + j->head) * h, (int64_t)a->H * h, t->nq, h, ld);
   for (int first = from / RP_LINE * RP_LINE; first < t->nq; first += KEYS) {
     const int begin = first > from ? first : from, to = first + KEYS < t->nq ? first + KEYS : t->nq;
     const int lines = (int)round_up((size_t)(to - first), RP_LINE);
@@ -285,12 +283,10 @@ static void attend_unit(const job *j, work *w, rp_pat pat, int32_t from, int32_t
 
 void RP_DRIVER(attend)(rp_cpu_ctx *c, const void *args) {
   const rp_attend_args *a = args;
-#if defined(__AVX512BF16__)
-  if (a->q.dtype != RP_BF16) {
+  if (PAIRS && a->q.dtype != RP_BF16) {
     RP_BASE_NAME(rp_attend)(c, a);
     return;
   }
-#endif
   const bool ok = is_compute(a->q) && a->q.dtype == a->k.dtype && a->q.dtype == a->v.dtype &&
                   a->q.dtype == a->out.dtype;
   const rp_row *row = rows_of(c, &a->rows, &a->kv, "attend");

@@ -69,9 +69,7 @@ static work work_at(uint8_t *scratch, int thread, int h) {
 }
 size_t RP_SCRATCH(attend_bwd)(const rp_cpu_ctx *c, const void *args) {
   const rp_attend_bwd_args *a = args;
-#if defined(__AVX512BF16__)
-  if (a->q.dtype != RP_BF16) return RP_BASE_NAME(rp_attend_bwd_scratch)(c, a);
-#endif
+  if (PAIRS && a->q.dtype != RP_BF16) return RP_BASE_NAME(rp_attend_bwd_scratch)(c, a);
   return (size_t)c->threads * work_reals(a->h) * sizeof(rp_real);
 }
 
@@ -233,11 +231,13 @@ static void sides(const job *j, const tile *t, const rp_real *rows, rp_real *acr
 
 static void open_tile(const job *j, const work *w, const tile *t) {
   const rp_attend_bwd_args *a = j->a;
-  const int ld = j->ld, last = (t->nq - 1) | PAIRS; /* a pair's second row is there */
+  const int ld = j->ld;
   int64_t all;
   const int64_t at = queries_at(j, t, &all);
-  memset(t->query + last * ld, 0, (size_t)ld * sizeof(rp_real));
-  memset(t->dout + last * ld, 0, (size_t)ld * sizeof(rp_real));
+  if (PAIRS && t->nq % 2) { /* the last pair's second row */
+    memset(t->query + t->nq * ld, 0, (size_t)ld * sizeof(rp_real));
+    memset(t->dout + t->nq * ld, 0, (size_t)ld * sizeof(rp_real));
+  }
   pack_rows(t->query, a->q, at, all, t->nq, a->h, ld);
   pack_rows(t->dout, a->dout, at, all, t->nq, a->h, ld);
   if (PAIRS)
@@ -301,12 +301,10 @@ static void attend_bwd_unit(job *j, work *w) {
 
 void RP_DRIVER(attend_bwd)(rp_cpu_ctx *c, const void *args) {
   const rp_attend_bwd_args *a = args;
-#if defined(__AVX512BF16__)
-  if (a->q.dtype != RP_BF16) {
+  if (PAIRS && a->q.dtype != RP_BF16) {
     RP_BASE_NAME(rp_attend_bwd)(c, a);
     return;
   }
-#endif
   const bool ok = is_compute(a->q) && a->q.dtype == a->k.dtype && a->q.dtype == a->v.dtype &&
                   a->q.dtype == a->out.dtype && is_real(a->dout) && is_real(a->dq) &&
                   is_real(a->dk) && is_real(a->dv);

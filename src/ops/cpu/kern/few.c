@@ -2,8 +2,9 @@
  *
  * Such a product is bounded by reading the weight, so it is read once, in runs along k, by all
  * threads: each owns a range of C's columns. Rows of bfloat16 are widened once, before; a weight is
- * widened in registers; where the processor multiplies pairs (vec.h) both stay as they are. The sum of an element is one vector along k, whose lanes are added at the
- * end: its order depends neither on the other rows, nor on how many there are, nor on the threads.
+ * widened in registers; where the processor multiplies pairs (vec.h) both stay as they are. The sum of
+ * an element is one vector along k, whose lanes are added at the end: its order depends neither on the
+ * other rows, nor on how many there are, nor on the threads.
  * Blocks of rows and columns only decide how many such sums are in registers at a time. The columns of
  * a block lie far apart, so that each of a few streams runs through memory in order: neighbouring columns
  * are streams of a page each, and by the time the processor has seen where they go they end. */
@@ -215,20 +216,15 @@ static size_t widened_row(const rp_gemm_args *a) {
 }
 
 size_t RP_LEVEL_NAME(rp_gemm_few_scratch)(const rp_cpu_ctx *c, const rp_gemm_args *a) {
-#ifdef __AVX512BF16__
-  if (a->a.dtype != RP_BF16) return RP_BASE_NAME(rp_gemm_few_scratch)(c, a);
-#endif
-  (void)c;
+  if (PAIRS && a->a.dtype != RP_BF16) return RP_BASE_NAME(rp_gemm_few_scratch)(c, a);
   return (size_t)a->M * widened_row(a);
 }
 
 void RP_LEVEL_NAME(rp_gemm_few)(rp_cpu_ctx *c, const rp_gemm_args *a, size_t used) {
-#ifdef __AVX512BF16__
-  if (a->a.dtype != RP_BF16) {
+  if (PAIRS && a->a.dtype != RP_BF16) {
     RP_BASE_NAME(rp_gemm_few)(c, a, used);
     return;
   }
-#endif
   if (a->M == 0) return;
   const int threads = (double)a->M * a->N * a->K < 65536 ? 1 : c->threads;
   const int64_t units = (a->N + COLS - 1) / COLS;

@@ -141,7 +141,7 @@ static inline void pack_rows(rp_real *to, rp_tensor t, int64_t at, int64_t ld, i
 #if defined(__AVX512BF16__)
 typedef uint32_t slot_bits __attribute__((may_alias));
 
-/* x[n] rounded into n / 2 slots, n rounded up to 2 VEC; x has zeros behind. */
+/* x[n] rounded into n / 2 slots. n is rounded up to 2 VEC: x may be read, and to written, so far. */
 static inline void narrow_row(rp_real *to, const rp_real *x, int n) {
   for (int c = 0; c < n; c += 2 * VEC)
     *(vec *)(to + c / 2) = vec_narrow(*(const vec *)(x + c), *(const vec *)(x + c + VEC));
