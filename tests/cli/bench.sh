@@ -10,6 +10,8 @@ export LC_ALL=C SLURM_CPUS_PER_TASK=1
 
 tiny=$RATPLUS_SOURCE/tests/data/config/tiny.json
 says "help" 0 "Usage: ratplus bench machine" "" "$R" bench --help
+check "a level by name has no product of its own kind" sh -c \
+  '! "$1" bench machine --seconds 0.01 --device ref --json | grep -q _dot' sh "$R"
 says "the machine" 0 '"product_float32":{"one":' "*" "$R" bench machine --seconds 0.01 --json
 export XDG_CACHE_HOME=$PWD/cache
 says "the machine, kept" 0 "memory, read" "wrote $XDG_CACHE_HOME/ratplus/machine-" \

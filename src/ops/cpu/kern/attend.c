@@ -184,7 +184,7 @@ static void own_keys(const job *j, const work *w, const tile *t, const rp_seg *g
 }
 
 /* A tile of queries and `count` of the packed keys, from the i-th on: entries first, first + 1, ... of
- * their segment. In pairs i is even. Keys that not all see are met in pieces, each by those who may. */
+ * their segment. In pairs i is even: what that adds is masked. Keys that not all see are met in pieces, each by those who may. */
 static void meet(const job *j, const work *w, const tile *t, const rp_seg *g, int32_t first, int i,
                  int count) {
   const int hp = j->hp, ld = j->ld, slots = RP_SLOTS(hp);

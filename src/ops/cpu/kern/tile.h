@@ -169,7 +169,8 @@ static inline void pack_along(rp_real *to, rp_tensor t, int64_t at, int64_t ld, 
 }
 
 /* Such rows as what a product over rows takes: the first one is row `first` of to, the rows before it are
- * there. A pair of which only one row is there has zeros for the other. */
+ * there. A pair of which only one row is there has zeros for the other. Columns from h on are anything
+ * in pairs: they meet no others. */
 static inline void pack_across(rp_real *to, int first, rp_tensor t, int64_t at, int64_t ld,
                                int count, int h, int ldt) {
 #if defined(__AVX512BF16__)
@@ -185,7 +186,6 @@ static inline void pack_across(rp_real *to, int first, rp_tensor t, int64_t at, 
     } else {
       for (int c = 0; c < h; c++) pair[c] = x[c];
     }
-    for (int c = h; c < ldt; c++) pair[c] = 0;
   }
 #else
   pack_rows(to + (int64_t)first * ldt, t, at, ld, count, h, ldt);
